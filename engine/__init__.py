@@ -1,0 +1,56 @@
+"""The front door of the engine: requests, plans, events, errors. Imports no torch."""
+
+from engine.catalog import Catalog, Checkpoint, read_catalog
+from engine.errors import (
+    EngineError,
+    InvalidRequest,
+    ModelIncompatible,
+    ModelNotFound,
+    OutOfMemory,
+    WorkerDied,
+)
+from engine.events import (
+    Event,
+    Failed,
+    Finished,
+    ImageReady,
+    ImageSkipped,
+    Progress,
+    Queued,
+    Started,
+    Stopped,
+    is_terminal,
+)
+from engine.geometry import Size, parse_size
+from engine.plan import Plan, plan, plan_from_json, plan_to_json, request_of
+from engine.requests import TextRequest
+
+__all__ = [
+    "Catalog",
+    "Checkpoint",
+    "EngineError",
+    "Event",
+    "Failed",
+    "Finished",
+    "ImageReady",
+    "ImageSkipped",
+    "InvalidRequest",
+    "ModelIncompatible",
+    "ModelNotFound",
+    "OutOfMemory",
+    "Plan",
+    "Progress",
+    "Queued",
+    "Size",
+    "Started",
+    "Stopped",
+    "TextRequest",
+    "WorkerDied",
+    "is_terminal",
+    "parse_size",
+    "plan",
+    "plan_from_json",
+    "plan_to_json",
+    "read_catalog",
+    "request_of",
+]

@@ -1,0 +1,206 @@
+"""What a person may ask for: names, ranges, defaults and their meaning, each in one place.
+
+Fields carry fal's names. A `Knob` on each says what the page shows and, where fal's own range or default is another, what
+the wire binds. Requests are frozen; `engine.plan.plan` turns one into a `Plan`. Knows nothing of models or files.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from engine.errors import InvalidRequest
+from engine.geometry import LATENT_FACTOR, parse_size
+
+Performance = Literal["Quality", "Speed"]
+OutputFormat = Literal["png", "jpeg", "webp"]
+SamplerName = Literal["dpmpp_2m_sde_gpu", "dpmpp_2m", "euler", "euler_ancestral"]
+SchedulerName = Literal["karras", "sgm_uniform", "normal"]
+Compat = Literal["pochade", "fooocus"]
+
+MAX_SEED = 2**63 - 1
+"""Largest seed, as in Fooocus."""
+MAX_PROMPT = 20_000
+"""Longest prompt in characters; ten thousand tokens are far beyond any use."""
+MAX_AREA = 2048 * 2048
+"""Largest picture in pixels that may be asked for."""
+MAX_SIDE = 4096
+"""Longest side in pixels that may be asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """What the page shows for a field."""
+
+    label: str
+    """Name on the page."""
+    help: str
+    """One sentence under it."""
+    step: float | None = None
+    """Smallest change of a slider."""
+    wire_default: Any = None
+    """fal's default, where it is another than the page's."""
+    wire_bounds: tuple[float, float] | None = None
+    """fal's range, where it is another than the page's."""
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Advanced(_Request):
+    """What Fooocus can do beyond fal's fields. Unknown keys are refused."""
+
+    sampler: Annotated[
+        SamplerName, Knob("Sampler", "The method that turns noise into a picture.")
+    ] = "dpmpp_2m_sde_gpu"
+    scheduler: Annotated[
+        SchedulerName, Knob("Scheduler", "How the noise levels are spread over the steps.")
+    ] = "karras"
+    adaptive_cfg: Annotated[
+        float,
+        Field(ge=1, le=30),
+        Knob("Adaptive guidance", "Above this guidance, early steps are held back to it.", 0.01),
+    ] = 7.0
+    adm_scaler_positive: Annotated[
+        float,
+        Field(ge=0.1, le=3),
+        Knob("Positive size scale", "How large the picture is told to be; 1 is off.", 0.001),
+    ] = 1.5
+    adm_scaler_negative: Annotated[
+        float,
+        Field(ge=0.1, le=3),
+        Knob("Negative size scale", "The same for the negative prompt; 1 is off.", 0.001),
+    ] = 0.8
+    adm_scaler_end: Annotated[
+        float,
+        Field(ge=0, le=1),
+        Knob("Size scale end", "Share of the noise after which the true size is told.", 0.001),
+    ] = 0.3
+    clip_skip: Annotated[
+        int,
+        Field(ge=1, le=12),
+        Knob("CLIP skip", "Which layer of the text encoders is read, from the end; 2 is SDXL's.", 1),
+    ] = 2
+    num_inference_steps: Annotated[
+        int | None,
+        Field(ge=1, le=200),
+        Knob("Steps", "Number of steps; empty leaves it to the performance mode.", 1),
+    ] = None
+    base_model: Annotated[
+        str | None,
+        Field(max_length=400),
+        Knob("Base model", "The checkpoint that paints; empty takes the studio's own."),
+    ] = None
+    previews: Annotated[
+        bool, Knob("Previews", "Show the picture while it appears.")
+    ] = True
+    deterministic: Annotated[
+        bool,
+        Knob("Bit-exact repeats", "Paint alone, so that a repeat is equal to the last bit."),
+    ] = False
+    compat: Annotated[
+        Compat, Knob("Compatibility", "'fooocus' keeps Fooocus' known defects.")
+    ] = "pochade"
+
+
+class TextRequest(_Request):
+    """A picture from words alone."""
+
+    prompt: Annotated[
+        str,
+        Field(max_length=MAX_PROMPT),
+        Knob("Prompt", "What the picture shows. Each further line is read on its own."),
+    ] = ""
+    negative_prompt: Annotated[
+        str,
+        Field(max_length=MAX_PROMPT),
+        Knob("Negative prompt", "What the picture must not show."),
+    ] = ""
+    performance: Annotated[
+        Performance,
+        Knob("Performance", "Quality takes 60 steps, Speed 30.", wire_default="Extreme Speed"),
+    ] = "Speed"
+    guidance_scale: Annotated[
+        float,
+        Field(ge=1, le=30),
+        Knob("Guidance scale", "How strongly to follow the prompt; 1 ignores the negative.", 0.01),
+    ] = 4.0
+    sharpness: Annotated[
+        float,
+        Field(ge=0, le=30),
+        Knob("Sharpness", "More texture as the value grows; 0 is off.", 0.001),
+    ] = 2.0
+    aspect_ratio: Annotated[
+        str,
+        Field(max_length=16),
+        Knob("Size", "Width x height in pixels.", wire_default="1024x1024"),
+    ] = "1152x896"
+    num_images: Annotated[
+        int,
+        Field(ge=1, le=32),
+        Knob("Images", "How many pictures, each from its own seed.", 1, 1, (1, 4)),
+    ] = 2
+    output_format: Annotated[
+        OutputFormat, Knob("Format", "File type of the picture.", wire_default="jpeg")
+    ] = "png"
+    seed: Annotated[
+        int | None,
+        Field(ge=0, le=MAX_SEED),
+        Knob("Seed", "Same seed, same picture; empty draws one."),
+    ] = None
+    advanced: Annotated[Advanced, Knob("Advanced", "Settings beyond the common ones.")] = Advanced()
+
+    @field_validator("aspect_ratio")
+    @classmethod
+    def _is_a_size(cls, value: str) -> str:
+        size = parse_size(value)
+        if size.width % LATENT_FACTOR or size.height % LATENT_FACTOR:
+            raise ValueError(f"expected multiples of {LATENT_FACTOR}, got {value!r}")
+        if min(size) < 64 or max(size) > MAX_SIDE or size.area > MAX_AREA:
+            raise ValueError(
+                f"expected sides from 64 to {MAX_SIDE} and at most {MAX_AREA} pixels, got {value!r}"
+            )
+        return str(size)
+
+    @classmethod
+    def parse(cls, values: object) -> Self:
+        """Check `values` (a mapping of field names) and freeze them.
+
+        Raises:
+            InvalidRequest: naming the first field at fault, its rule and the value.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _first_problem(error) from error
+
+
+def knob(model: type[BaseModel], name: str) -> Knob:
+    """Find the `Knob` of one field."""
+    return next(item for item in model.model_fields[name].metadata if isinstance(item, Knob))
+
+
+def choices(model: type[BaseModel], name: str) -> tuple[str, ...]:
+    """List the values of a field that is a choice, in display order."""
+    return get_args(model.model_fields[name].annotation)
+
+
+def bounds(model: type[BaseModel], name: str) -> tuple[float, float]:
+    """Read the page's range of a numeric field."""
+    facts = model.model_fields[name].metadata
+    low = next(fact.ge for fact in facts if hasattr(fact, "ge"))
+    high = next(fact.le for fact in facts if hasattr(fact, "le"))
+    return low, high
+
+
+def _first_problem(error: ValidationError) -> InvalidRequest:
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "request"
+    if first["type"] == "value_error":
+        return InvalidRequest(field, str(first["ctx"]["error"]))
+    if first["type"] == "extra_forbidden":
+        return InvalidRequest(field, "no such field")
+    rule = first["msg"].removeprefix("Input should be ")
+    shown = repr(first["input"])
+    return InvalidRequest(field, f"expected {rule}, got {shown[:80]}")
