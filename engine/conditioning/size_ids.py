@@ -1,0 +1,49 @@
+"""The sizes a model is told: at first ones that are too large or too small on purpose, later the true one.
+
+Told of a larger original the positive branch draws more detail, told of a smaller one the negative branch less. Knows
+nothing of how the UNet embeds the six numbers.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from engine.geometry import Size
+from engine.sampling.schedules import LAST_TIMESTEP
+
+Ids = tuple[int, int, int, int, int, int]
+"""Original height and width, crop top and left, target height and width: diffusers' ``add_time_ids`` of one row."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeIds:
+    """What one branch is told about sizes, and until when."""
+
+    emphasised: Ids
+    """Told while there is much noise."""
+    consistent: Ids
+    """Told from then on."""
+    end: float
+    """Share of the timesteps that the emphasised ids last, 0 (never) to 1."""
+
+    def at(self, timestep: int) -> Ids:
+        """Choose the ids for a timestep; compared in float32, a timestep exactly on the border gets the true size."""
+        border = torch.tensor(LAST_TIMESTEP * (1 - self.end), dtype=torch.float32)
+        return self.emphasised if timestep > float(border) else self.consistent
+
+
+def size_ids(size: Size, scale: float, *, end: float, grid: int = 64) -> SizeIds:
+    """Settle what one branch is told.
+
+    Args:
+        size: Of the latents that are sampled, in pixels.
+        scale: What the emphasised original size is multiplied by; 1.5 for the positive branch, 0.8 for the negative.
+        end: Share of the timesteps that the emphasised ids last, 0 to 1.
+        grid: Pixels that the target size is rounded to, to the even multiple where it lies half-way.
+    """
+    width, height = (grid * round(side / grid) for side in size)
+    return SizeIds(
+        emphasised=(int(size.height * scale), int(size.width * scale), 0, 0, height, width),
+        consistent=(height, width, 0, 0, height, width),
+        end=end,
+    )
