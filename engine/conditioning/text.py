@@ -1,0 +1,224 @@
+"""From texts to what the UNet attends to: two CLIP encoders, weighted words, chunks of 77 tokens.
+
+Knows nothing of vocabularies or widths: ids come from the tokenizers, sizes from the encoders' own answers.
+"""
+
+import math
+from collections.abc import Iterable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.prompt.syntax import Token, chunk_prompt, frame
+
+ROWS_AT_ONCE = 32
+"""Chunks that one encoder call is given at most."""
+
+LONGEST_STRETCH = 4
+"""Prompts share a model call where the shorter fits at most this often into their common length."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextConditioning:
+    """What one branch of an image is told in words; float32 on the CPU."""
+
+    prompt_embeds: Tensor
+    """(1, 77·k, C): the chunks of all texts along the tokens; C is both encoders' widths together."""
+    pooled_prompt_embeds: Tensor
+    """(1, P)"""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTexts:
+    """The texts of one branch: encoded one by one, joined along the tokens."""
+
+    texts: tuple[str, ...]
+    """At least one."""
+    pooled: int
+    """How many of them, from the first, add to the pooled vector; at least 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoders:
+    """The tokenizers and CLIP encoders of an SDXL pipeline; the second encoder has the projection."""
+
+    tokenizers: tuple[Any, Any]
+    models: tuple[Any, Any]
+
+    @classmethod
+    def of_pipeline(cls, pipeline: Any) -> "TextEncoders":
+        """Take them out of a diffusers `StableDiffusionXLPipeline`."""
+        return cls(
+            tokenizers=(pipeline.tokenizer, pipeline.tokenizer_2),
+            models=(pipeline.text_encoder, pipeline.text_encoder_2),
+        )
+
+
+TextCache = MutableMapping[tuple[str, int], TextConditioning]
+"""Encoded texts by (text, clip skip). The owner of the encoders drops it when their weights change."""
+
+
+def encode_prompts(
+    encoders: TextEncoders,
+    prompts: Sequence[PromptTexts],
+    *,
+    clip_skip: int = 2,
+    cache: TextCache | None = None,
+) -> list[TextConditioning]:
+    """Encode the texts of many branches together, in as few encoder calls as may be.
+
+    The pooled vector of a branch is the sum over its first `pooled` texts.
+
+    Args:
+        encoders: What encodes them.
+        prompts: One for each branch of each image.
+        clip_skip: Which hidden state is taken, counted from the end; 1 is the last layer's. Beyond the number of
+            layers it is the final, normalised output.
+        cache: Texts known already; new ones are added. Texts that are encoded in other company may differ in the last
+            bit, so a cache that outlives a job trades exact repeats for time.
+
+    Returns:
+        One conditioning for each of `prompts`, in order.
+
+    Raises:
+        ValueError: a prompt without texts or without a pooled one, a clip skip below 1, or a weight that is not
+            finite.
+    """
+    if clip_skip < 1:
+        raise ValueError(f"clip_skip: expected at least 1, got {clip_skip}")
+    for prompt in prompts:
+        if not 1 <= prompt.pooled <= len(prompt.texts):
+            raise ValueError(
+                f"pooled: expected 1 to {len(prompt.texts)} of the texts, got {prompt.pooled}"
+            )
+    known: TextCache = {} if cache is None else cache
+    texts = dict.fromkeys(text for prompt in prompts for text in prompt.texts)
+    new = [text for text in texts if (text, clip_skip) not in known]
+    for text, encoded in zip(new, _encode(encoders, new, clip_skip), strict=True):
+        known[text, clip_skip] = encoded
+    return [_join([known[text, clip_skip] for text in p.texts], p.pooled) for p in prompts]
+
+
+def repeat_to_common_length(first: int, second: int) -> tuple[int, int] | None:
+    """Tell how often two prompts must be repeated along the tokens to share one model call.
+
+    Attention over a text repeated whole is the same as over the text, so nothing changes but the length.
+
+    Args:
+        first: Tokens of the one, above 0.
+        second: Tokens of the other.
+
+    Returns:
+        Repeats of both; None where the shorter would grow more than fourfold, so that they go alone.
+    """
+    common = math.lcm(first, second)
+    if common > LONGEST_STRETCH * min(first, second):
+        return None
+    return common // first, common // second
+
+
+def apply_weights(states: Tensor, weights: Tensor, empty: Tensor) -> Tensor:
+    """Pull tokens away from the empty prompt, or towards it, and keep the mean of each chunk.
+
+    Args:
+        states: (n, 77, C) hidden states of n chunks.
+        weights: (n, 77), 1 is neutral.
+        empty: (77, C) hidden states of the empty prompt.
+
+    Returns:
+        (n, 77, C); where all weights are 1, `states` unchanged.
+    """
+    if bool((weights == 1).all()):
+        return states
+    scale = weights.unsqueeze(-1)
+    weighted = torch.where(scale == 1, states, (states - empty) * scale + empty)
+    dims = (1, 2)
+    return weighted * (states.mean(dims, keepdim=True) / weighted.mean(dims, keepdim=True))
+
+
+def _encode(
+    encoders: TextEncoders, texts: Sequence[str], clip_skip: int
+) -> Iterable[TextConditioning]:
+    if not texts:
+        return []
+    first, second = (
+        _encode_with(tokenizer, model, texts, clip_skip)
+        for tokenizer, model in zip(encoders.tokenizers, encoders.models, strict=True)
+    )
+    return [
+        TextConditioning(torch.cat([states, states_2], -1), pooled)
+        for (states, _), (states_2, pooled) in zip(first, second, strict=True)
+    ]
+
+
+def _encode_with(
+    tokenizer: Any, model: Any, texts: Sequence[str], clip_skip: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Encode texts with one encoder: hidden states (1, 77·k, C) and the pooled vector (1, P) of the first chunk."""
+    prompts = [_framed_chunks(tokenizer, text) for text in texts]
+    empty = _ids(_framed_chunks(tokenizer, "")[0])
+    rows = dict.fromkeys(_ids(chunk) for chunks in prompts for chunk in chunks)
+    if any(token.weight != 1 for chunks in prompts for chunk in chunks for token in chunk):
+        rows[empty] = None
+    place = {row: index for index, row in enumerate(rows)}
+    states, pooled = _run(model, list(rows), clip_skip)
+    encoded = []
+    for chunks in prompts:
+        at = [place[_ids(chunk)] for chunk in chunks]
+        weights = torch.tensor([[token.weight for token in chunk] for chunk in chunks])
+        empty_states = states[place.get(empty, 0)]
+        weighted = apply_weights(states[at], weights, empty_states)
+        encoded.append((weighted.flatten(0, 1).unsqueeze(0), pooled[at[:1]]))
+    return encoded
+
+
+def _framed_chunks(tokenizer: Any, text: str) -> list[tuple[Token, ...]]:
+    """Cut a text into chunks of 77 tokens with BOS, EOS and pads."""
+
+    def tokenize(word: str) -> Sequence[int]:
+        ids: Sequence[int] = tokenizer(word, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    chunks = [frame(chunk, bos=bos, eos=eos, pad=pad) for chunk in chunk_prompt(text, tokenize)]
+    for token in (token for chunk in chunks for token in chunk):
+        if not math.isfinite(token.weight):
+            raise ValueError(f"prompt: expected finite weights, got {token.weight} in {text!r}")
+    return chunks
+
+
+def _ids(chunk: Iterable[Token]) -> tuple[int, ...]:
+    return tuple(token.id for token in chunk)
+
+
+@torch.no_grad()
+def _run(model: Any, rows: Sequence[tuple[int, ...]], clip_skip: int) -> tuple[Tensor, Tensor]:
+    """Encode chunks: the chosen hidden state (n, 77, C) and the pooled vector (n, P), float32 on the CPU."""
+    states, pooled = [], []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        ids = torch.tensor(rows[start : start + ROWS_AT_ONCE], device=model.device)
+        output = model(ids, output_hidden_states=True)
+        layers = len(output.hidden_states) - 1
+        chosen = (
+            output.last_hidden_state if clip_skip > layers else output.hidden_states[-clip_skip]
+        )
+        states.append(chosen.float().cpu())
+        pooled.append(_pooled(output).float().cpu())
+    return torch.cat(states), torch.cat(pooled)
+
+
+def _pooled(output: Any) -> Tensor:
+    """Take the projected vector of the EOS token, where the encoder has a projection."""
+    pooled: Tensor = output.text_embeds if "text_embeds" in output else output.pooler_output
+    return pooled
+
+
+def _join(parts: Sequence[TextConditioning], pooled: int) -> TextConditioning:
+    return TextConditioning(
+        prompt_embeds=torch.cat([part.prompt_embeds for part in parts], 1),
+        pooled_prompt_embeds=torch.stack(
+            [part.pooled_prompt_embeds for part in parts[:pooled]]
+        ).sum(0),
+    )
