@@ -13,14 +13,12 @@ from pathlib import Path
 from engine.errors import ModelIncompatible, ModelNotFound
 from engine.geometry import Size, parse_size
 
-SDXL_SIZES: tuple[Size, ...] = tuple(
-    parse_size(text)
-    for text in (
-        "704x1408 704x1344 768x1344 768x1280 832x1216 832x1152 896x1152 896x1088 960x1088 960x1024 "
-        "1024x1024 1024x960 1088x960 1088x896 1152x896 1152x832 1216x832 1280x768 1344x768 1344x704 "
-        "1408x704 1472x704 1536x640 1600x640 1664x576 1728x576"
-    ).split()
+_SDXL_SIZES = (
+    "704x1408 704x1344 768x1344 768x1280 832x1216 832x1152 896x1152 896x1088 960x1088 960x1024 "
+    "1024x1024 1024x960 1088x960 1088x896 1152x896 1152x832 1216x832 1280x768 1344x768 1344x704 "
+    "1408x704 1472x704 1536x640 1600x640 1664x576 1728x576"
 )
+SDXL_SIZES: tuple[Size, ...] = tuple(map(parse_size, _SDXL_SIZES.split()))
 """The sizes that SDXL paints well, in Fooocus' order."""
 SDXL_NATIVE = 1024
 MAX_HEADER = 64 * 2**20
@@ -133,7 +131,11 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
 
 def _own(folder: Path) -> Iterable[Checkpoint]:
     for path in sorted(folder.rglob("*.safetensors")):
-        if not any((parent / "model_index.json").exists() for parent in path.parents if parent != folder.parent):
+        if not any(
+            (parent / "model_index.json").exists()
+            for parent in path.parents
+            if parent != folder.parent
+        ):
             yield Checkpoint(name=path.relative_to(folder).as_posix(), path=path)
     for index in sorted(folder.rglob("model_index.json")):
         yield Checkpoint(name=index.parent.relative_to(folder).as_posix(), path=index.parent)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 LATENT_FACTOR = 8
 """Pixels per latent cell along one side, for every SDXL and SD 1.5 VAE."""
 
-_SIZE = re.compile(r"\s*(\d{1,5})\s*[xX×*]\s*(\d{1,5})\s*")
+_SIZE = re.compile(r"\s*(\d{1,5})\s*[xX\u00d7*]\s*(\d{1,5})\s*")
 
 
 class Size(NamedTuple):

@@ -80,7 +80,9 @@ class Advanced(_Request):
     clip_skip: Annotated[
         int,
         Field(ge=1, le=12),
-        Knob("CLIP skip", "Which layer of the text encoders is read, from the end; 2 is SDXL's.", 1),
+        Knob(
+            "CLIP skip", "Which layer of the text encoders is read, from the end; 2 is SDXL's.", 1
+        ),
     ] = 2
     num_inference_steps: Annotated[
         int | None,
@@ -92,16 +94,14 @@ class Advanced(_Request):
         Field(max_length=400),
         Knob("Base model", "The checkpoint that paints; empty takes the studio's own."),
     ] = None
-    previews: Annotated[
-        bool, Knob("Previews", "Show the picture while it appears.")
-    ] = True
+    previews: Annotated[bool, Knob("Previews", "Show the picture while it appears.")] = True
     deterministic: Annotated[
         bool,
         Knob("Bit-exact repeats", "Paint alone, so that a repeat is equal to the last bit."),
     ] = False
-    compat: Annotated[
-        Compat, Knob("Compatibility", "'fooocus' keeps Fooocus' known defects.")
-    ] = "pochade"
+    compat: Annotated[Compat, Knob("Compatibility", "'fooocus' keeps Fooocus' known defects.")] = (
+        "pochade"
+    )
 
 
 class TextRequest(_Request):

@@ -1,0 +1,118 @@
+"""Base models, from a file or a folder to networks on a device.
+
+diffusers reads and converts them and its pipeline object holds the parts (design D1); the engine drives the parts itself.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.catalog import Checkpoint, read_header
+from engine.errors import ModelIncompatible
+from engine.models.devices import quiet_libraries, weight_dtype
+from engine.models.families import is_v_prediction, require_sdxl
+from engine.models.tokenizers import clip_tokenizer
+
+log = logging.getLogger(__name__)
+
+_CONFIG = Path(__file__).parent / "configs" / "sdxl"
+_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A base model whose networks are in memory, in evaluation mode, without gradients."""
+
+    checkpoint: Checkpoint
+    pipeline: Any
+    """diffusers' `StableDiffusionXLPipeline`, as holder of the parts."""
+    device: torch.device
+    prediction_type: str
+    """``epsilon`` or ``v_prediction``."""
+
+    @property
+    def unet(self) -> Any:
+        """The `UNet2DConditionModel`."""
+        return self.pipeline.unet
+
+    @property
+    def vae(self) -> Any:
+        """The `AutoencoderKL`."""
+        return self.pipeline.vae
+
+    @cached_property
+    def preview_decoder(self) -> Any | None:
+        """The `AutoencoderTiny` beside the model, or None when it has none."""
+        folder = self.checkpoint.path / "preview"
+        if not (folder / "config.json").exists():
+            return None
+        from diffusers import AutoencoderTiny
+
+        decoder = AutoencoderTiny.from_pretrained(
+            folder, torch_dtype=self.unet.dtype, use_safetensors=True
+        )
+        return decoder.to(self.device).eval().requires_grad_(requires_grad=False)
+
+
+def load_checkpoint(checkpoint: Checkpoint, device: torch.device) -> LoadedModel:
+    """Read a base model and put it on `device`.
+
+    float32 on the CPU, bfloat16 or float16 elsewhere (`weight_dtype`).
+
+    Raises:
+        ModelIncompatible: the file is not a whole SDXL base model.
+    """
+    quiet_libraries()
+    dtype = weight_dtype(device)
+    try:
+        pipeline, v_prediction = _read(checkpoint.path, dtype)
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        raise ModelIncompatible(f"{checkpoint.name}: diffusers cannot read it: {error}") from error
+    for part in _PARTS:
+        network = getattr(pipeline, part).to(device).eval().requires_grad_(requires_grad=False)
+        if part in ("unet", "vae"):
+            network.to(memory_format=torch.channels_last)
+    if pipeline.vae.config.force_upcast and dtype == torch.float16:
+        pipeline.vae.to(torch.float32)
+    log.info("loaded %s as %s on %s", checkpoint.name, dtype, device)
+    prediction = "v_prediction" if v_prediction else pipeline.scheduler.config.prediction_type
+    return LoadedModel(checkpoint, pipeline, device, prediction)
+
+
+def _read(path: Path, dtype: torch.dtype) -> tuple[Any, bool]:
+    from diffusers import StableDiffusionXLPipeline
+
+    if path.is_dir():
+        _require_sdxl_folder(path)
+        pipeline = StableDiffusionXLPipeline.from_pretrained(
+            path,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            add_watermarker=False,
+        )
+        return pipeline, False
+    shapes = read_header(path)
+    require_sdxl(path.name, shapes)
+    pipeline = StableDiffusionXLPipeline.from_single_file(
+        path,
+        config=_CONFIG,
+        local_files_only=True,
+        torch_dtype=dtype,
+        tokenizer=clip_tokenizer(),
+        tokenizer_2=clip_tokenizer(pad_token="!"),
+        add_watermarker=False,
+    )
+    return pipeline, is_v_prediction(shapes)
+
+
+def _require_sdxl_folder(path: Path) -> None:
+    from diffusers import StableDiffusionXLPipeline
+
+    name = StableDiffusionXLPipeline.load_config(path).get("_class_name")
+    if name != "StableDiffusionXLPipeline":
+        raise ModelIncompatible(f"{path.name}: expected an SDXL base model, got a {name}")

@@ -1,0 +1,63 @@
+"""Which device paints, in which number format, with how many threads."""
+
+import logging
+import os
+
+import torch
+
+from engine.errors import InvalidRequest
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """Find the device to paint on.
+
+    Args:
+        wanted: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+
+    Raises:
+        InvalidRequest: the device is not there.
+    """
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind = wanted.partition(":")[0]
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present.get(kind, False):
+        have = ", ".join(name for name, there in present.items() if there)
+        raise InvalidRequest("device", f"expected one that is there ({have}), got {wanted!r}")
+    return torch.device(wanted)
+
+
+def weight_dtype(device: torch.device) -> torch.dtype:
+    """Choose the number format of weights: float32 on the CPU, else bfloat16 where it is native, else float16."""
+    if device.type == "cpu":
+        return torch.float32
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16
+
+
+def use_threads(device: torch.device) -> int:
+    """Give torch its threads: on the CPU one core is left to the web process. Returns their number."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    threads = max(1, cores - 1) if device.type == "cpu" else max(1, cores // 2)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars and advice of the model libraries off the console; errors stay."""
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,0 +1,33 @@
+"""From finished latents to a picture of the size that was asked for."""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from engine.geometry import Size
+
+
+@torch.inference_mode()
+def decode_latents(vae: Any, latents: Tensor, size: Size) -> Image.Image:
+    """Decode one picture.
+
+    Args:
+        vae: An `AutoencoderKL`.
+        latents: (1, 4, h, w) float32, in the model's space (already × the VAE's scaling factor).
+        size: What the file must have; a picture painted at another size is resized (Lanczos).
+
+    Returns:
+        RGB picture of exactly `size`. Values are cut off, not rounded, to whole numbers, as Fooocus does.
+    """
+    scaled = (latents / vae.config.scaling_factor).to(device=vae.device, dtype=vae.dtype)
+    pixels = vae.decode(scaled.contiguous(memory_format=torch.channels_last)).sample
+    image = to_images(pixels)[0]
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def to_images(pixels: Tensor) -> list[Image.Image]:
+    """Turn (B, 3, H, W) values of -1 to 1 into RGB pictures; what lies outside is cut off."""
+    levels = ((pixels.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8)
+    return [Image.fromarray(item) for item in levels.permute(0, 2, 3, 1).cpu().numpy()]

@@ -1,0 +1,102 @@
+"""One job inside the engine: which of its images wait, run, are made or skipped, and what must be told of it."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from engine.errors import EngineError
+from engine.events import Event, Failed, Finished, ImageReady, ImageSkipped, Progress, Stopped
+from engine.loop import Running
+from engine.plan import Plan
+
+
+@dataclass(eq=False)
+class Work:
+    """A plan on its way. Every change leaves its event in `outbox`; exactly one terminal event is the last."""
+
+    plan: Plan
+    waiting: list[int] = field(default_factory=list)
+    """Indices of the images that have not started."""
+    running: dict[int, Running] = field(default_factory=dict)
+    outbox: list[Event] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Seconds by stage."""
+    over: int = 0
+    """Images that are made or skipped."""
+    made: int = 0
+    is_over: bool = False
+    admitted_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.waiting = list(range(len(self.plan.images)))
+
+    @property
+    def rows_per_image(self) -> int:
+        """UNet rows that one image takes in each step."""
+        return 2 if self.plan.guidance.needs_negative else 1
+
+    @property
+    def rows(self) -> int:
+        """UNet rows that run now."""
+        return self.rows_per_image * len(self.running)
+
+    def progress(self, index: int, preview: bytes | None) -> Progress:
+        """Say how far a running image is."""
+        steps = self.plan.sampling.num_inference_steps
+        shares = [min(1.0, image.calls / steps) for image in self.running.values()]
+        return Progress(
+            stage="sampling",
+            image=index,
+            step=self.running[index].calls,
+            steps=steps,
+            fraction=(self.over + sum(shares)) / len(self.plan.images),
+            preview=preview,
+        )
+
+    def done(self) -> Iterator[int]:
+        """List the running images whose sampling is complete."""
+        return (index for index, image in list(self.running.items()) if image.is_done)
+
+    def finish_image(self, ready: ImageReady) -> None:
+        """Note that one image is made."""
+        del self.running[ready.index]
+        self.made += 1
+        self._tell_over(ready)
+
+    def skip(self) -> None:
+        """End the image that is nearest to its end; the others go on."""
+        if self.running:
+            index = max(self.running, key=lambda i: self.running[i].calls)
+            self.running.pop(index).close()
+        elif self.waiting:
+            index = self.waiting.pop(0)
+        else:
+            return
+        self._tell_over(ImageSkipped(index))
+
+    def stop(self) -> None:
+        """End the job; images that are ready stay."""
+        self._end(Stopped())
+
+    def fail(self, error: EngineError) -> None:
+        """End the job because it cannot be done."""
+        self._end(Failed(kind=error.kind, message=str(error), field=getattr(error, "field", None)))
+
+    def _tell_over(self, event: ImageReady | ImageSkipped) -> None:
+        self.outbox.append(event)
+        self.over += 1
+        if self.over == len(self.plan.images):
+            self.timings["total"] = time.monotonic() - self.admitted_at
+            timings = {stage: round(seconds, 4) for stage, seconds in self.timings.items()}
+            self._end(Finished(timings=timings, has_nsfw_concepts=(False,) * self.made))
+
+    def _end(self, event: Finished | Failed | Stopped) -> None:
+        if self.is_over:
+            return
+        for image in self.running.values():
+            image.close()
+        self.running.clear()
+        self.waiting.clear()
+        self.is_over = True
+        self.outbox.append(event)
