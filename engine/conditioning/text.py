@@ -138,6 +138,28 @@ def apply_weights(states: Tensor, weights: Tensor, empty: Tensor) -> Tensor:
     return weighted * (states.mean(dims, keepdim=True) / weighted.mean(dims, keepdim=True))
 
 
+def framed_chunks(tokenizer: Any, text: str) -> list[tuple[Token, ...]]:
+    """Cut a text into the rows that an encoder is given: 77 tokens with BOS, EOS and pads of its tokenizer.
+
+    Raises:
+        ValueError: a weight in the text is not finite.
+    """
+
+    def tokenize(word: str) -> Sequence[int]:
+        # Else a "!" in a prompt is read as the padding of SDXL's second tokenizer, not as the letter.
+        ids: Sequence[int] = tokenizer(
+            word, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
+        return ids
+
+    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    chunks = [frame(chunk, bos=bos, eos=eos, pad=pad) for chunk in chunk_prompt(text, tokenize)]
+    for token in (token for chunk in chunks for token in chunk):
+        if not math.isfinite(token.weight):
+            raise ValueError(f"prompt: expected finite weights, got {token.weight} in {text!r}")
+    return chunks
+
+
 def _encode(
     encoders: TextEncoders, texts: Sequence[str], clip_skip: int
 ) -> Iterable[TextConditioning]:
@@ -157,8 +179,8 @@ def _encode_with(
     tokenizer: Any, model: Any, texts: Sequence[str], clip_skip: int
 ) -> list[tuple[Tensor, Tensor]]:
     """Encode texts with one encoder: hidden states (1, 77·k, C) and the pooled vector (1, P) of the first chunk."""
-    prompts = [_framed_chunks(tokenizer, text) for text in texts]
-    empty = _ids(_framed_chunks(tokenizer, "")[0])
+    prompts = [framed_chunks(tokenizer, text) for text in texts]
+    empty = _ids(framed_chunks(tokenizer, "")[0])
     rows = dict.fromkeys(_ids(chunk) for chunks in prompts for chunk in chunks)
     if any(token.weight != 1 for chunks in prompts for chunk in chunks for token in chunk):
         rows[empty] = None
@@ -172,21 +194,6 @@ def _encode_with(
         weighted = apply_weights(states[at], weights, empty_states)
         encoded.append((weighted.flatten(0, 1).unsqueeze(0), pooled[at[:1]]))
     return encoded
-
-
-def _framed_chunks(tokenizer: Any, text: str) -> list[tuple[Token, ...]]:
-    """Cut a text into chunks of 77 tokens with BOS, EOS and pads."""
-
-    def tokenize(word: str) -> Sequence[int]:
-        ids: Sequence[int] = tokenizer(word, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
-
-    bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    chunks = [frame(chunk, bos=bos, eos=eos, pad=pad) for chunk in chunk_prompt(text, tokenize)]
-    for token in (token for chunk in chunks for token in chunk):
-        if not math.isfinite(token.weight):
-            raise ValueError(f"prompt: expected finite weights, got {token.weight} in {text!r}")
-    return chunks
 
 
 def _ids(chunk: Iterable[Token]) -> tuple[int, ...]:
