@@ -53,7 +53,7 @@ class LoadedModel:
         from diffusers import AutoencoderTiny
 
         decoder = AutoencoderTiny.from_pretrained(
-            folder, torch_dtype=self.unet.dtype, use_safetensors=True
+            folder, dtype=self.unet.dtype, use_safetensors=True
         )
         return decoder.to(self.device).eval().requires_grad_(requires_grad=False)
 
@@ -90,7 +90,7 @@ def _read(path: Path, dtype: torch.dtype) -> tuple[Any, bool]:
         _require_sdxl_folder(path)
         pipeline = StableDiffusionXLPipeline.from_pretrained(
             path,
-            torch_dtype=dtype,
+            dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             add_watermarker=False,
@@ -102,7 +102,7 @@ def _read(path: Path, dtype: torch.dtype) -> tuple[Any, bool]:
         path,
         config=_CONFIG,
         local_files_only=True,
-        torch_dtype=dtype,
+        dtype=dtype,
         tokenizer=clip_tokenizer(),
         tokenizer_2=clip_tokenizer(pad_token="!"),
         add_watermarker=False,
