@@ -13,9 +13,22 @@ from typing import Any
 import numpy as np
 
 
+PUBLIC = Path(__file__).with_name("golden")
+"""The golden data of this repository."""
+
+
 def golden_folder() -> Path:
     """Where the golden data lie."""
-    return Path(os.environ.get("POCHADE_GOLDEN") or Path(__file__).with_name("golden"))
+    folder = Path(os.environ.get("POCHADE_GOLDEN") or PUBLIC)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"POCHADE_GOLDEN: expected a folder, got {str(folder)!r}")
+    return folder
+
+
+def golden_model(name: str, folder: Path | None = None) -> Path:
+    """Find a file of model weights: sets of golden data share those of this repository where they have none."""
+    path = (folder or golden_folder()) / name
+    return path if path.exists() else PUBLIC / name
 
 
 def golden_json(name: str) -> Any:

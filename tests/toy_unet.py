@@ -9,15 +9,18 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.numpy import load
 
+from tests.golden_data import golden_model
+
 
 def load_toy_unet(golden_dir: Path) -> UNet2DConditionModel:
     """Build it from its integer weights: ``int8 · scale`` of each key, exact in float32.
 
     Args:
-        golden_dir: Folder with ``tiny_unet_int.safetensors.gz`` and ``tiny_unet_names.json``.
+        golden_dir: Folder with ``tiny_unet_int.safetensors.gz`` and ``tiny_unet_names.json``; where they are not, this
+            repository's are taken.
     """
-    raw = gzip.decompress((golden_dir / "tiny_unet_int.safetensors.gz").read_bytes())
-    names = json.loads((golden_dir / "tiny_unet_names.json").read_text())
+    raw = gzip.decompress(golden_model("tiny_unet_int.safetensors.gz", golden_dir).read_bytes())
+    names = json.loads(golden_model("tiny_unet_names.json", golden_dir).read_text())
     scales = json.loads(_metadata(raw)["scale"])
     weights = {
         names["original_to_diffusers"][key]: torch.from_numpy(value).float() * scales[key]

@@ -21,7 +21,7 @@ from engine.conditioning.text import (
     repeat_to_common_length,
 )
 from tests.clip_tokenizer import clip_tokenizer
-from tests.golden_data import golden_arrays, golden_folder, golden_json
+from tests.golden_data import golden_arrays, golden_json, golden_model
 
 pytestmark = pytest.mark.torch
 
@@ -81,7 +81,7 @@ def encoders() -> TextEncoders:
 def golden_encoders() -> TextEncoders:
     """The tiny CLIP of the golden data."""
     pair = tuple(tokenizer(encoder) for encoder in PAD_TOKENS)
-    with safe_open(golden_folder() / "tiny_clip_fp16.safetensors", "pt") as file:
+    with safe_open(golden_model("tiny_clip_fp16.safetensors"), "pt") as file:
         metadata = file.metadata()
         weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
     first = _golden_encoder(CLIPTextModel, "clip_l", metadata, weights, shift=5)
