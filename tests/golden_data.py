@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-
 PUBLIC = Path(__file__).with_name("golden")
 """The golden data of this repository."""
 
