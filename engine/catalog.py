@@ -130,15 +130,12 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _own(folder: Path) -> Iterable[Checkpoint]:
-    for path in sorted(folder.rglob("*.safetensors")):
-        if not any(
-            (parent / "model_index.json").exists()
-            for parent in path.parents
-            if parent != folder.parent
-        ):
+    """Find diffusers folders, and files that don't lie inside one."""
+    folders = [index.parent for index in sorted(folder.rglob("model_index.json"))]
+    files = sorted(folder.rglob("*.safetensors"))
+    for path in [*files, *folders]:
+        if not any(parent in folders for parent in path.parents):
             yield Checkpoint(name=path.relative_to(folder).as_posix(), path=path)
-    for index in sorted(folder.rglob("model_index.json")):
-        yield Checkpoint(name=index.parent.relative_to(folder).as_posix(), path=index.parent)
 
 
 def _pocket(folder: Path) -> Iterable[Checkpoint]:

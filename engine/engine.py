@@ -76,7 +76,8 @@ class Engine:
         """``unet_calls`` and ``unet_rows`` since the start, and ``images`` made."""
         return dict(self._counters)
 
-    def describe(self) -> str:
+    @property
+    def device(self) -> str:
         """Name the device, for people."""
         if self._device.type == "cuda":
             return torch.cuda.get_device_name(self._device)

@@ -5,6 +5,7 @@ another plan exactly when it makes the same picture, and goes to JSON and back u
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -12,8 +13,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from engine.catalog import Catalog
+from engine.errors import InvalidRequest
 from engine.geometry import Size, nearest_bucket, parse_size
-from engine.prompt.syntax import clean
+from engine.prompt.syntax import clean, parse_weights
 from engine.requests import MAX_SEED, Compat, OutputFormat, TextRequest
 
 STEPS = {"Quality": 60, "Speed": 30}
@@ -113,6 +115,7 @@ def plan(request: TextRequest, catalog: Catalog, *, seed: int) -> Plan:
 
     Raises:
         ModelNotFound: the base model is not in the catalog.
+        InvalidRequest: a weight in a prompt is not a finite number.
     """
     more = request.advanced
     base = catalog.checkpoint(more.base_model)
@@ -203,8 +206,8 @@ def only_image(value: Plan, index: int) -> Plan:
 
 
 def _images(request: TextRequest, first_seed: int) -> tuple[ImagePlan, ...]:
-    positive = _texts(request.prompt)
-    negative = _texts(request.negative_prompt)
+    positive = _texts("prompt", request.prompt)
+    negative = _texts("negative_prompt", request.negative_prompt)
     return tuple(
         ImagePlan(
             seed=(first_seed + index) % (MAX_SEED + 1),
@@ -217,10 +220,14 @@ def _images(request: TextRequest, first_seed: int) -> tuple[ImagePlan, ...]:
     )
 
 
-def _texts(prompt: str) -> tuple[str, ...]:
+def _texts(field: str, prompt: str) -> tuple[str, ...]:
     """Split a prompt into its lines; an empty one stays one empty text."""
-    lines = tuple(line for line in map(clean, prompt.splitlines()) if line)
-    return lines or ("",)
+    lines = tuple(line for line in map(clean, prompt.splitlines()) if line) or ("",)
+    for part in (part for line in lines for part in parse_weights(line)):
+        if not math.isfinite(part.weight):
+            problem = f"expected finite weights, got {part.weight} for {part.text[:40]!r}"
+            raise InvalidRequest(field, problem)
+    return lines
 
 
 @cache

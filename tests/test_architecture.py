@@ -43,9 +43,12 @@ ONLY_IN = {
     "transformers": {"engine.3", "pocket", "bench"},
 }
 SIDEWAYS = {("ui", "api"), ("api", "ui")}
-MODULES = sorted(
-    path for folder in ("engine", "jobs", "api", "ui") for path in (ROOT / folder).rglob("*.py")
-) + [ROOT / "app.py"]
+MODULES = [
+    *sorted(
+        path for folder in ("engine", "jobs", "api", "ui") for path in (ROOT / folder).rglob("*.py")
+    ),
+    ROOT / "app.py",
+]
 
 
 def module_name(path: Path) -> str:

@@ -19,7 +19,8 @@ from engine.models.tokenizers import clip_tokenizer
 
 log = logging.getLogger(__name__)
 
-_CONFIG = Path(__file__).parent / "configs" / "sdxl"
+SDXL_CONFIG = Path(__file__).parent / "configs" / "sdxl"
+"""The settings of SDXL's networks, which a single file does not carry."""
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
@@ -58,10 +59,15 @@ class LoadedModel:
         return decoder.to(self.device).eval().requires_grad_(requires_grad=False)
 
 
-def load_checkpoint(checkpoint: Checkpoint, device: torch.device) -> LoadedModel:
-    """Read a base model and put it on `device`.
+def load_checkpoint(
+    checkpoint: Checkpoint, device: torch.device, *, config: Path = SDXL_CONFIG
+) -> LoadedModel:
+    """Read a base model and put it on `device`: float32 on the CPU, bfloat16 or float16 elsewhere.
 
-    float32 on the CPU, bfloat16 or float16 elsewhere (`weight_dtype`).
+    Args:
+        checkpoint: A diffusers folder or a single file.
+        device: Where the networks go.
+        config: Settings of the networks of a single file; another folder is for files of another size.
 
     Raises:
         ModelIncompatible: the file is not a whole SDXL base model.
@@ -69,7 +75,7 @@ def load_checkpoint(checkpoint: Checkpoint, device: torch.device) -> LoadedModel
     quiet_libraries()
     dtype = weight_dtype(device)
     try:
-        pipeline, v_prediction = _read(checkpoint.path, dtype)
+        pipeline, v_prediction = _read(checkpoint.path, dtype, config)
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         raise ModelIncompatible(f"{checkpoint.name}: diffusers cannot read it: {error}") from error
     for part in _PARTS:
@@ -83,7 +89,7 @@ def load_checkpoint(checkpoint: Checkpoint, device: torch.device) -> LoadedModel
     return LoadedModel(checkpoint, pipeline, device, prediction)
 
 
-def _read(path: Path, dtype: torch.dtype) -> tuple[Any, bool]:
+def _read(path: Path, dtype: torch.dtype, config: Path) -> tuple[Any, bool]:
     from diffusers import StableDiffusionXLPipeline
 
     if path.is_dir():
@@ -100,7 +106,7 @@ def _read(path: Path, dtype: torch.dtype) -> tuple[Any, bool]:
     require_sdxl(path.name, shapes)
     pipeline = StableDiffusionXLPipeline.from_single_file(
         path,
-        config=_CONFIG,
+        config=str(config),
         local_files_only=True,
         dtype=dtype,
         tokenizer=clip_tokenizer(),

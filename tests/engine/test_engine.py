@@ -31,10 +31,20 @@ pytestmark = pytest.mark.torch
 
 SIX: tuple[dict[str, Any], ...] = (
     {"prompt": "a red star", "sampler": "dpmpp_2m_sde_gpu", "num_inference_steps": 6},
-    {"prompt": "a (blue:1.3) circle", "sampler": "euler", "num_inference_steps": 9, "scheduler": "normal"},
+    {
+        "prompt": "a (blue:1.3) circle",
+        "sampler": "euler",
+        "num_inference_steps": 9,
+        "scheduler": "normal",
+    },
     {"prompt": "a heart\non green", "sampler": "euler_ancestral", "num_inference_steps": 4},
     {"prompt": "", "sampler": "dpmpp_2m", "num_inference_steps": 7, "scheduler": "sgm_uniform"},
-    {"prompt": "a cross", "sampler": "euler_ancestral", "num_inference_steps": 8, "guidance_scale": 1.0},
+    {
+        "prompt": "a cross",
+        "sampler": "euler_ancestral",
+        "num_inference_steps": 8,
+        "guidance_scale": 1.0,
+    },
     {"prompt": "a ring", "sampler": "dpmpp_2m", "num_inference_steps": 5, "guidance_scale": 9.0},
 )
 
@@ -119,7 +129,9 @@ def test_a_deterministic_job_is_bit_equal_in_company(engine: Engine, tiny_catalo
 
 
 def test_images_of_a_job_come_from_successive_seeds(engine: Engine, tiny_catalog: Catalog) -> None:
-    pair = run(engine, {"a": tiny_plan(tiny_catalog, seed=40, num_images=2, num_inference_steps=3)})["a"]
+    pair = run(
+        engine, {"a": tiny_plan(tiny_catalog, seed=40, num_images=2, num_inference_steps=3)}
+    )["a"]
     single = run(engine, {"a": tiny_plan(tiny_catalog, seed=41, num_inference_steps=3)})["a"]
     assert [event.seed for event in pair if isinstance(event, ImageReady)] == [40, 41]
     assert np.abs(pixels(pair)[1] - pixels(single)[0]).max() <= 2
@@ -152,7 +164,10 @@ def test_stop_ends_the_job_within_a_step(engine: Engine, tiny_catalog: Catalog) 
 
 
 def test_each_story_has_one_end(engine: Engine, tiny_catalog: Catalog) -> None:
-    plans = {str(i): tiny_plan(tiny_catalog, seed=i, num_images=3, num_inference_steps=3) for i in range(4)}
+    plans = {
+        str(i): tiny_plan(tiny_catalog, seed=i, num_images=3, num_inference_steps=3)
+        for i in range(4)
+    }
     for events in run(engine, plans).values():
         assert [is_terminal(event) for event in events].count(True) == 1
         assert is_terminal(events[-1])
@@ -180,7 +195,10 @@ def test_a_checkpoint_of_another_kind_fails_with_a_sentence(tmp_path: Path) -> N
     from safetensors.numpy import save_file
 
     (tmp_path / "checkpoints").mkdir()
-    weights = {"cond_stage_model.x": np.zeros(1), "model.diffusion_model.input_blocks.0.0.weight": np.zeros((4, 4))}
+    weights = {
+        "cond_stage_model.x": np.zeros(1),
+        "model.diffusion_model.input_blocks.0.0.weight": np.zeros((4, 4)),
+    }
     save_file(weights, tmp_path / "checkpoints" / "old.safetensors")
     engine = create(str(tmp_path), device="cpu")
     catalog = engine._catalog

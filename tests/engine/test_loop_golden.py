@@ -104,6 +104,9 @@ def test_sampling_path_golden(name: str, denoiser: Denoiser) -> None:
         step([running])
         estimates.append(running.denoised)
     if "x0" in expected:
-        assert relative_error(torch.cat(estimates), expected["x0"].reshape(-1, *shape[1:])) <= TOLERANCE
+        assert (
+            relative_error(torch.cat(estimates), expected["x0"].reshape(-1, *shape[1:]))
+            <= TOLERANCE
+        )
     final = running.latents / SCALING
     assert relative_error(final, expected["final"]) <= TOLERANCE

@@ -1,0 +1,156 @@
+"""A plan settles a request, holds everything that decides the picture, and survives being written down."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import (
+    Catalog,
+    Checkpoint,
+    InvalidRequest,
+    ModelNotFound,
+    Size,
+    TextRequest,
+    plan,
+    plan_from_json,
+    plan_to_json,
+    request_of,
+)
+from engine.requests import MAX_SEED, Advanced, bounds, choices
+
+POCKET = Checkpoint(
+    name="pocket",
+    path=Path("pocket"),
+    native_size=128,
+    buckets=(Size(128, 128), Size(112, 144), Size(144, 112)),
+)
+CATALOG = Catalog([Checkpoint(name="xl.safetensors", path=Path("xl")), POCKET])
+
+advanced = st.fixed_dictionaries(
+    {},
+    optional={
+        "sampler": st.sampled_from(choices(Advanced, "sampler")),
+        "scheduler": st.sampled_from(choices(Advanced, "scheduler")),
+        "adaptive_cfg": st.floats(1, 30),
+        "clip_skip": st.integers(1, 12),
+        "num_inference_steps": st.integers(1, 200),
+        "base_model": st.sampled_from([None, "pocket", "xl.safetensors"]),
+        "deterministic": st.booleans(),
+    },
+)
+requests = st.builds(
+    TextRequest,
+    prompt=st.text(max_size=60).filter(lambda text: "inf" not in text and "nan" not in text),
+    performance=st.sampled_from(["Speed", "Quality"]),
+    guidance_scale=st.floats(1, 30),
+    sharpness=st.floats(0, 30),
+    aspect_ratio=st.sampled_from(["1024x1024", "1152x896", "640x1536", "64x64"]),
+    num_images=st.integers(1, 5),
+    seed=st.none() | st.integers(0, MAX_SEED),
+    advanced=advanced.map(lambda fields: Advanced(**fields)),
+)
+
+
+@given(requests, st.integers(0, MAX_SEED))
+def test_a_plan_is_a_function_of_its_arguments_and_survives_json(
+    request: TextRequest, seed: int
+) -> None:
+    made = plan(request, CATALOG, seed=seed)
+    assert made == plan(request, CATALOG, seed=seed)
+    assert plan_from_json(plan_to_json(made)) == made
+
+
+@given(requests, st.integers(0, MAX_SEED))
+def test_reuse_gives_the_same_plan(request: TextRequest, seed: int) -> None:
+    made = plan(request, CATALOG, seed=seed)
+    assert plan(TextRequest.parse(request_of(made)), CATALOG, seed=0) == made
+
+
+def test_performance_sets_the_steps_and_steps_overrule_it() -> None:
+    def steps(**fields: Any) -> int:
+        return plan(TextRequest.parse(fields), CATALOG, seed=0).sampling.num_inference_steps
+
+    assert (steps(), steps(performance="Quality")) == (30, 60)
+    assert steps(performance="Quality", advanced={"num_inference_steps": 7}) == 7
+
+
+def test_seeds_count_up_and_wrap() -> None:
+    made = plan(TextRequest(seed=MAX_SEED, num_images=3), CATALOG, seed=5)
+    assert [image.seed for image in made.images] == [MAX_SEED, 0, 1]
+    assert plan(TextRequest(num_images=1), CATALOG, seed=5).images[0].seed == 5
+
+
+def test_lines_are_texts_of_their_own() -> None:
+    made = plan(TextRequest(prompt=" a star, \n\nred.\n", negative_prompt=""), CATALOG, seed=0)
+    assert made.images[0].positive == ("a star", "red")
+    assert made.images[0].pooled_positive == 2
+    assert made.images[0].negative == ("",)
+    assert made.prompt == " a star, \n\nred.\n"
+
+
+def test_sdxl_paints_at_the_asked_size_and_the_pocket_at_its_nearest() -> None:
+    def sizes(**fields: Any) -> tuple[Size, Size]:
+        made = plan(TextRequest.parse(fields), CATALOG, seed=0)
+        return made.size, made.sample_size
+
+    assert sizes() == (Size(1152, 896), Size(1152, 896))
+    pocket = {"base_model": "pocket"}
+    assert sizes(advanced=pocket, aspect_ratio="1152x896") == (Size(1152, 896), Size(144, 112))
+    assert sizes(advanced=pocket, aspect_ratio="1024x1024")[1] == Size(128, 128)
+    assert sizes(advanced=pocket, aspect_ratio="704x1408")[1] == Size(112, 144)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"guidance_scale": 31}, "guidance_scale: expected less than or equal to 30, got 31"),
+        (
+            {"sharpness": "x"},
+            r"sharpness: expected a valid number, unable to parse string as a number, got 'x'",
+        ),
+        ({"aspect_ratio": "wide"}, "aspect_ratio: expected 'WIDTHxHEIGHT', got 'wide'"),
+        ({"aspect_ratio": "100x100"}, "aspect_ratio: expected multiples of 8, got '100x100'"),
+        ({"aspect_ratio": "0x64"}, "aspect_ratio: expected 'WIDTHxHEIGHT', got '0x64'"),
+        (
+            {"aspect_ratio": "4096x4096"},
+            "aspect_ratio: expected sides from 64 to 4096 and at most 4194304 pixels, got '4096x4096'",
+        ),
+        ({"performance": "Fast"}, "performance: expected 'Quality' or 'Speed', got 'Fast'"),
+        ({"num_images": 0}, "num_images: expected greater than or equal to 1, got 0"),
+        ({"seed": -1}, "seed: expected greater than or equal to 0, got -1"),
+        ({"colour": 1}, "colour: no such field"),
+        (
+            {"advanced": {"sampler": "ddim9"}},
+            r"advanced\.sampler: expected 'dpmpp_2m_sde_gpu', .* got 'ddim9'",
+        ),
+        ({"advanced": {"eta": 1}}, r"advanced\.eta: no such field"),
+    ],
+)
+def test_a_broken_field_is_named_with_its_rule_and_value(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{message}$"):
+        TextRequest.parse(fields)
+
+
+def test_a_weight_that_is_no_number_is_refused() -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"^prompt: expected finite weights, got nan for 'star'$"
+    ):
+        plan(TextRequest(prompt="(star:nan)"), CATALOG, seed=0)
+
+
+def test_an_unknown_base_model_names_the_closest() -> None:
+    request = TextRequest(advanced=Advanced(base_model="pockt"))
+    with pytest.raises(
+        ModelNotFound, match=r"^base_model: no base model named 'pockt'; closest are 'pocket'$"
+    ):
+        plan(request, CATALOG, seed=0)
+
+
+def test_ranges_and_choices_come_from_the_fields() -> None:
+    assert bounds(TextRequest, "guidance_scale") == (1, 30)
+    assert choices(TextRequest, "performance") == ("Quality", "Speed")
