@@ -6,6 +6,7 @@ A name from outside is looked up here and never becomes a path.
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ SDXL_NATIVE = 1024
 MAX_HEADER = 64 * 2**20
 """Longest safetensors header that is read, in bytes; real SDXL checkpoints stay below 1 MB."""
 POCKET = "pocket"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class Checkpoint:
     """One sentence on what it paints."""
     examples: tuple[str, ...] = ()
     """Prompts that show what it can do."""
+    hub_id: str | None = None
+    """Repository on the Hugging Face hub that it is fetched from first; None when it is there."""
 
     @property
     def is_pocket(self) -> bool:
@@ -98,16 +102,19 @@ def read_catalog(models_dir: Path, first: str | None = None) -> Catalog:
 
     Args:
         models_dir: Holds ``checkpoints/`` (files and folders of one's own) and ``pocket/``.
-        first: Name of the base model that becomes the default; None leaves the order by name, the pocket model last.
+        first: Name of the base model that becomes the default, or a hub id that will be fetched when it is loaded;
+            None leaves the order by name, the pocket model last.
 
     Raises:
         ModelNotFound: `first` is not there.
     """
     found = [*_own(models_dir / "checkpoints"), *_pocket(models_dir / POCKET)]
-    catalog = Catalog(found)
     if first is None:
-        return catalog
-    chosen = catalog.checkpoint(first)
+        return Catalog(found)
+    if all(item.name != first for item in found) and _HUB_ID.fullmatch(first):
+        path = models_dir / "checkpoints" / first
+        return Catalog([Checkpoint(name=first, path=path, hub_id=first), *found])
+    chosen = Catalog(found).checkpoint(first)
     return Catalog([chosen, *(item for item in found if item is not chosen)])
 
 

@@ -15,6 +15,7 @@ from engine.catalog import Checkpoint, read_header
 from engine.errors import ModelIncompatible
 from engine.models.devices import quiet_libraries, weight_dtype
 from engine.models.families import is_v_prediction, require_sdxl
+from engine.models.files import INDEX, fetch_pipeline
 from engine.models.tokenizers import clip_tokenizer
 
 log = logging.getLogger(__name__)
@@ -70,9 +71,12 @@ def load_checkpoint(
         config: Settings of the networks of a single file; another folder is for files of another size.
 
     Raises:
-        ModelIncompatible: the file is not a whole SDXL base model.
+        ModelNotFound: it must be fetched first and cannot be.
+        ModelIncompatible: it is not a whole SDXL base model.
     """
     quiet_libraries()
+    if checkpoint.hub_id is not None and not (checkpoint.path / INDEX).exists():
+        fetch_pipeline(checkpoint.hub_id, checkpoint.path)
     dtype = weight_dtype(device)
     try:
         pipeline, v_prediction = _read(checkpoint.path, dtype, config)

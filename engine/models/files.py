@@ -1,0 +1,110 @@
+"""Weights from the Hugging Face hub: fetched once, resumed after a break, checked by their hash.
+
+Only what a pipeline needs and only safetensors; half-precision files where a repository has them. Knows no other network.
+"""
+
+import hashlib
+import importlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from engine.errors import ModelIncompatible, ModelNotFound
+
+log = logging.getLogger(__name__)
+
+INDEX = "model_index.json"
+HALF = ".fp16.safetensors"
+_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+_TEXT = (".json", ".txt", ".model")
+_CHUNK = 1 << 20
+
+
+def fetch_pipeline(repo_id: str, folder: Path, *, endpoint: str | None = None) -> None:
+    """Bring a diffusers repository into `folder`; what is there already and whole is not fetched again.
+
+    The index comes last, so a folder that has one is complete.
+
+    Args:
+        repo_id: ``owner/name``.
+        folder: Where its files go, by their own names.
+        endpoint: Address of the hub; None is the public one.
+
+    Raises:
+        ModelNotFound: the hub cannot be reached, or has no such repository.
+        ModelIncompatible: it is no diffusers pipeline in safetensors, or a file's sha256 is not the hub's.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        siblings = HfApi(endpoint=endpoint).model_info(repo_id, files_metadata=True).siblings or []
+        hashes = {item.rfilename: _sha256_of(item) for item in siblings}
+        for name in wanted_files(hashes, repo_id):
+            hf_hub_download(repo_id, name, local_dir=folder, endpoint=endpoint)
+            _check(folder / name, hashes[name])
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, _network_error()) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        problem = f"expected a model on the Hugging Face hub, got: {reason}"
+        raise ModelNotFound(f"{repo_id}: {problem}; files can also be put into {folder}") from error
+
+
+def wanted_files(names: Iterable[str], repo_id: str) -> list[str]:
+    """Choose the files a pipeline needs, the index last.
+
+    Raises:
+        ModelIncompatible: there is no index, or a network without safetensors.
+    """
+    names = list(names)
+    if INDEX not in names:
+        raise ModelIncompatible(f"{repo_id}: expected a diffusers pipeline with {INDEX}, got none")
+    chosen: list[str] = []
+    for part in _PARTS:
+        inside = [name for name in names if PurePosixPath(name).parts[:-1] == (part,)]
+        chosen += [name for name in inside if name.endswith(_TEXT)]
+        weights = [name for name in inside if name.endswith(".safetensors")]
+        chosen += [name for name in weights if name.endswith(HALF)] or _plain(weights)
+        if inside and not weights and any(name.endswith((".bin", ".ckpt")) for name in inside):
+            raise ModelIncompatible(
+                f"{repo_id}: expected safetensors in {part}, got pickled weights"
+            )
+    return [*chosen, INDEX]
+
+
+def variant_of(folder: Path) -> str | None:
+    """Say which variant of the weights a folder holds: ``fp16``, or None for the plain one."""
+    return "fp16" if any((folder / "unet").glob(f"*{HALF}")) else None
+
+
+def _plain(weights: list[str]) -> list[str]:
+    """Leave out files of a variant, such as ``model.non_ema.safetensors``."""
+    return [name for name in weights if PurePosixPath(name).name.count(".") == 1]
+
+
+def _network_error() -> type[Exception]:
+    """Name the error of whichever HTTP library the hub's client speaks with (httpx, or its successor)."""
+    from huggingface_hub import get_session
+
+    library = importlib.import_module(type(get_session()).__module__.partition(".")[0])
+    error: type[Exception] = library.HTTPError
+    return error
+
+
+def _sha256_of(sibling: Any) -> str | None:
+    return sibling.lfs.sha256 if sibling.lfs else None
+
+
+def _check(path: Path, expected: str | None) -> None:
+    """Compare a file's sha256 with the hub's; a file that differs is removed."""
+    if expected is None:
+        return
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    if digest.hexdigest() != expected:
+        path.unlink()
+        raise ModelIncompatible(
+            f"{path.name}: sha256 {digest.hexdigest()[:12]}… does not match the hub's {expected[:12]}…; it was removed"
+        )
