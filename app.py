@@ -3,16 +3,22 @@
 import argparse
 import logging
 import os
+import secrets
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine import Catalog, TextRequest
+    from jobs import EngineSpec, Jobs
 
 HERE = Path(__file__).resolve().parent
 MAX_RANDOM_SEED = 2**53
 """Random seeds stay below this, so that a browser shows them exactly."""
-MAX_UPLOAD = "64mb"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +82,158 @@ def read_settings(
     flag("output", "picture.png", "with --once: file to write (.png, .jpg or .webp)", type=Path)
     flag("log-level", "INFO", "how much is logged: DEBUG, INFO, WARNING or ERROR")
     return Settings(**vars(parser.parse_args(arguments)))
+
+
+def paint_once(settings: Settings) -> int:
+    """Paint one picture with the thread worker, without page or database, and write it whole; returns the exit status."""
+    from engine import Failed, ImageReady, is_terminal, plan, plan_to_json, read_catalog
+    from jobs import JobEvent, Run, ThreadWorker
+
+    catalog = read_catalog(settings.models_dir, settings.model)
+    request = once_request(settings, catalog)
+    spec = engine_spec(settings, catalog)
+    worker = ThreadWorker(spec.build)
+    worker.start()
+    job = plan(request, catalog, seed=secrets.randbelow(MAX_RANDOM_SEED))
+    worker.send(Run("once", plan_to_json(job), {}))
+    try:
+        while True:
+            message = worker.receive(timeout=1.0)
+            if not isinstance(message, JobEvent):
+                continue
+            match message.event:
+                case ImageReady(data=data, seed=seed, size=size):
+                    write_whole(settings.output, data)
+                    sys.stdout.write(f"{settings.output}: {size}, seed {seed}\n")
+                case Failed(message=reason):
+                    sys.stderr.write(f"{reason}\n")
+                    return 1
+            if is_terminal(message.event):
+                return 0
+    finally:
+        worker.stop(timeout=5.0)
+
+
+def once_request(settings: Settings, catalog: "Catalog") -> "TextRequest":
+    """Make the request of ``--once``: the preset, the prompt, one picture, the format of the output's ending.
+
+    Raises:
+        InvalidRequest: a flag breaks its field's rule.
+    """
+    from engine import InvalidRequest, TextRequest
+
+    formats = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+    suffix = settings.output.suffix.lower()
+    if suffix not in formats:
+        raise InvalidRequest(
+            "output",
+            f"expected a name ending in {', '.join(formats)}, got {settings.output.name!r}",
+        )
+    return TextRequest.parse(
+        {
+            **starting_point(settings, catalog),
+            "prompt": settings.once,
+            "negative_prompt": settings.negative_prompt,
+            "num_images": 1,
+            "seed": settings.seed,
+            "output_format": formats[suffix],
+        }
+    )
+
+
+def starting_point(settings: Settings, catalog: "Catalog") -> dict[str, Any]:
+    """Choose the preset: the one that is named, else the one that fits the base model.
+
+    Raises:
+        InvalidRequest: there is no preset of that name.
+    """
+    from engine import InvalidRequest
+    from engine.presets import read_presets
+
+    presets = read_presets(HERE / "presets")
+    name = settings.preset or ("pocket" if catalog.default().is_pocket else "default")
+    if name not in presets:
+        raise InvalidRequest("preset", f"expected one of {', '.join(presets)}, got {name!r}")
+    return dict(presets[name].request)
+
+
+def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":
+    """Say how a worker builds the engine; nothing of it is imported here."""
+    from jobs import EngineSpec
+
+    arguments = {
+        "models_dir": str(settings.models_dir),
+        "model": settings.model,
+        "device": settings.device,
+    }
+    return EngineSpec(
+        factory="engine.engine:create", kwargs=arguments, base_model=catalog.default().name
+    )
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def serve(settings: Settings) -> int:
+    """Run page, queue and worker until a signal says stop; returns the exit status."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    from engine import read_catalog
+    from jobs import Jobs, JobSettings, ProcessWorker
+
+    catalog = read_catalog(settings.models_dir, settings.model)
+    spec = engine_spec(settings, catalog)
+    preset = starting_point(settings, catalog)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    jobs = Jobs(
+        JobSettings(data_dir=settings.data_dir, output_dir=settings.output_dir),
+        lambda: ProcessWorker(spec),
+    )
+    import ui
+
+    studio = ui.Studio(jobs=jobs, catalog=catalog, preset=preset)
+    demo = ui.build(studio)
+    demo.launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        share=settings.share,
+        app_kwargs={"routes": [*health_routes(jobs), *ui.routes(studio)]},
+        prevent_thread_lock=True,
+        **ui.launch_options(),
+    )
+    jobs.start()
+    sys.stdout.write(f"Pochade is open at http://{settings.host}:{settings.port}\n")
+    sys.stdout.flush()
+    try:
+        while not stop.wait(timeout=1.0):
+            pass
+    finally:
+        jobs.close()
+        demo.close()
+    return 0
+
+
+def health_routes(jobs: "Jobs") -> list[Any]:
+    """Answer ``/health/live`` while the server runs, ``/health/ready`` while pictures can be painted."""
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    async def live(request: Request) -> JSONResponse:
+        return JSONResponse({"status": "live"})
+
+    async def ready(request: Request) -> JSONResponse:
+        status = jobs.status()
+        is_ready = status.state == "ready"
+        return JSONResponse({"status": status.state}, status_code=200 if is_ready else 503)
+
+    return [Route("/health/live", live), Route("/health/ready", ready)]
 
 
 def main() -> int:
