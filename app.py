@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ class Settings:
     negative_prompt: str
     seed: int | None
     output: Path
+    allow_origin: tuple[str, ...]
     log_level: str
 
 
@@ -58,7 +60,11 @@ def read_settings(
             f"--{name}", default=environment.get(variable, default), help=meaning + shown, **more
         )
 
-    flag("host", "127.0.0.1", "address to listen on; 0.0.0.0 lets the whole network in")
+    flag(
+        "host",
+        "0.0.0.0" if "SPACE_ID" in environment else "127.0.0.1",
+        "address to listen on; 0.0.0.0 lets the whole network in",
+    )
     flag("port", "7860", "port to listen on", type=int)
     parser.add_argument(
         "--share",
@@ -80,8 +86,17 @@ def read_settings(
     flag("negative-prompt", "", "with --once: what the picture must not show")
     flag("seed", None, "with --once: the seed; drawn when not given", type=int)
     flag("output", "picture.png", "with --once: file to write (.png, .jpg or .webp)", type=Path)
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        metavar="NAME",
+        help="host name that pages of the studio may be reached under or come from; may be repeated",
+    )
     flag("log-level", "INFO", "how much is logged: DEBUG, INFO, WARNING or ERROR")
-    return Settings(**vars(parser.parse_args(arguments)))
+    values = vars(parser.parse_args(arguments))
+    named = values["allow_origin"] or environment.get("POCHADE_ALLOW_ORIGIN", "").split(",")
+    values["allow_origin"] = tuple(filter(None, named))
+    return Settings(**values)
 
 
 def paint_once(settings: Settings) -> int:
@@ -182,7 +197,10 @@ def write_whole(path: Path, data: bytes) -> None:
 def serve(settings: Settings) -> int:
     """Run page, queue and worker until a signal says stop; returns the exit status."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    from starlette.middleware import Middleware
+
     from engine import read_catalog
+    from guard import Guard
     from jobs import Jobs, JobSettings, ProcessWorker
 
     catalog = read_catalog(settings.models_dir, settings.model)
@@ -203,7 +221,10 @@ def serve(settings: Settings) -> int:
         server_name=settings.host,
         server_port=settings.port,
         share=settings.share,
-        app_kwargs={"routes": [*health_routes(jobs), *ui.routes(studio)]},
+        app_kwargs={
+            "routes": [*health_routes(jobs), *ui.routes(studio)],
+            "middleware": [Middleware(Guard, allowed=home_names(settings))],
+        },
         prevent_thread_lock=True,
         **ui.launch_options(),
     )
@@ -217,6 +238,21 @@ def serve(settings: Settings) -> int:
         jobs.close()
         demo.close()
     return 0
+
+
+def home_names(settings: Settings) -> list[str]:
+    """List the host names the studio answers to, besides loopback and bare addresses."""
+    names = [
+        *settings.allow_origin,
+        settings.host,
+        socket.gethostname(),
+        f"{socket.gethostname()}.local",
+    ]
+    if settings.share:
+        names.append(".gradio.live")
+    if "SPACE_HOST" in os.environ:
+        names += [os.environ["SPACE_HOST"], "huggingface.co"]
+    return names
 
 
 def health_routes(jobs: "Jobs") -> list[Any]:
