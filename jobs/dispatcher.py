@@ -1,0 +1,427 @@
+"""What happens to jobs, one decision after the other: who runs, what is recorded, what follows when a worker dies.
+
+Everything here but the look-ups runs on one thread, which is the only one that writes the database. Knows workers only as
+somebody to send commands to; `jobs.supervisor` keeps one alive and passes on what it says.
+"""
+
+import json
+import logging
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from engine import (
+    Event,
+    Failed,
+    Finished,
+    ImageReady,
+    ImageSkipped,
+    Progress,
+    Queued,
+    Started,
+    Stopped,
+    WorkerDied,
+)
+from jobs.archive import Archive, read_plan
+from jobs.errors import QueueFull, ShuttingDown, StorageFailed
+from jobs.files import InputFolder, OutputFolder
+from jobs.protocol import Cancel, GivenBack, JobEvent, Message, Ready, Run, Skip, Worker
+from jobs.store import NewImage, NewJob, Store
+from jobs.story import Entry, Story
+from jobs.views import JobSettings
+from jobs.waiting import Waiting
+
+log = logging.getLogger(__name__)
+
+DAY_S = 86_400.0
+SWEEP_S = 3600.0
+"""How often deleted pictures are looked through for those that go for good."""
+SWEEP_COUNT = 200
+"""How many of them go at a time."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Live:
+    """A job that is not over."""
+
+    id: str
+    number: int
+    owner: str
+    plan: str
+    inputs: dict[str, str]
+    story: Story = field(default_factory=Story)
+    alone: bool = False
+    """A worker died while it ran this job, so it runs with no other beside it."""
+    cancelled: bool = False
+    settled: set[int] = field(default_factory=set)
+    """Images that are ready or skipped; a second attempt does not make them again."""
+    doom: Failed | None = None
+    """How it ends whatever the worker says next."""
+    ending: Finished | Failed | Stopped | None = None
+    """Its end, while that is not recorded yet."""
+
+
+class Dispatcher:
+    """All jobs that are not over."""
+
+    def __init__(
+        self,
+        settings: JobSettings,
+        *,
+        store: Store,
+        archive: Archive,
+        inputs: InputFolder,
+        outputs: OutputFolder,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._archive = archive
+        self._inputs = inputs
+        self._outputs = outputs
+        self._live: dict[str, Live] = {}
+        self._waiting = Waiting()
+        self._running: dict[str, Live] = {}
+        self._worker: Worker | None = None
+        self._slots = 0
+        self._draining = False
+        self._heard_at = 0.0
+        self._swept_at = time.monotonic()
+        self.at_rest = threading.Event()
+        """Set while no job runs."""
+        self.at_rest.set()
+        self.trouble = ""
+        """Why jobs cannot be recorded at the moment, as a sentence."""
+
+    # Look-ups, from any thread
+
+    def find(self, job_id: str) -> Live | None:
+        """Find a job that is not over."""
+        return self._live.get(job_id)
+
+    def position(self, job_id: str) -> int | None:
+        """Say how many jobs start before one that waits; None for any other."""
+        order = self._waiting.order()
+        return order.index(job_id) if job_id in order else None
+
+    def check_room(self) -> None:
+        """Refuse early what `submit` would refuse.
+
+        Raises:
+            ShuttingDown, QueueFull: no job is taken now.
+        """
+        if self._draining:
+            raise ShuttingDown
+        if len(self._waiting) >= self._settings.max_waiting:
+            raise QueueFull(self._settings.max_waiting)
+
+    # What faces ask for
+
+    def recover(self) -> None:
+        """Take up what an earlier life of the server left; its death counts against nobody.
+
+        Raises:
+            StorageFailed: the database cannot be read or written.
+        """
+        for row in self._store.unfinished():
+            live = self._revive(row)
+            if row.state == "running":
+                for name in self._outputs.orphans(live.id, self._store.paths(live.id)):
+                    self._outputs.remove(name)
+            if read_plan(live.plan) is None:
+                self._end(
+                    live,
+                    Failed(
+                        kind="internal",
+                        message="another version submitted this job; submit it again",
+                    ),
+                )
+            elif live.cancelled:
+                self._end(live, Stopped())
+            elif row.state == "running":
+                self._wait_again(live)
+            else:
+                self._waiting.add(live.id, number=live.number, owner=live.owner, alone=live.alone)
+        self._sweep()
+
+    def submit(self, job: NewJob) -> str:
+        """Record a job and let it wait; returns its id.
+
+        Raises:
+            ShuttingDown, QueueFull: no job is taken now.
+            StorageFailed: it cannot be recorded.
+        """
+        self.check_room()
+        story = Story()
+        queued = Queued(len(self._waiting))
+        number = self._store.add_job(job, Entry(story.next_seq, queued))
+        story.add(queued)
+        live = Live(
+            id=job.id,
+            number=number,
+            owner=job.owner,
+            plan=job.plan,
+            inputs=dict(job.inputs),
+            story=story,
+        )
+        self._live[job.id] = live
+        self._waiting.add(job.id, number=number, owner=job.owner)
+        self._fill()
+        return job.id
+
+    def cancel(self, job_id: str) -> bool:
+        """Stop a job; False when it is over."""
+        live = self._live.get(job_id)
+        if live is None or live.ending is not None:
+            return False
+        if self._waiting.remove(job_id):
+            self._end(live, Stopped())
+            self._fill()
+        elif not live.cancelled:
+            live.cancelled = True
+            try:
+                self._store.mark_cancelled(job_id)
+            except StorageFailed as error:
+                self._complain(job_id, error)
+            self._send(Cancel(job_id))
+        return True
+
+    def skip(self, job_id: str) -> bool:
+        """End the images of a job that are under way; False when it does not run."""
+        if job_id not in self._running:
+            return False
+        self._send(Skip(job_id))
+        return True
+
+    def announce(self) -> None:
+        """Tell those who watch a waiting job where it stands now."""
+        if not any(live.story.has_listeners for live in self._live.values()):
+            return
+        for position, job_id in enumerate(self._waiting.order()):
+            story = self._live[job_id].story
+            if story.has_listeners:
+                story.show(Queued(position))
+
+    def drain(self) -> None:
+        """Start and take no more jobs."""
+        self._draining = True
+
+    def release(self) -> None:
+        """Give back what still runs, now that the worker has left, and let all readers go."""
+        self._worker = None
+        for live in self._take_running():
+            self._return(live, how=None)
+        for live in self._live.values():
+            live.story.close()
+
+    # What the supervisor tells
+
+    def worker_ready(self, worker: Worker, ready: Ready) -> None:
+        """Give jobs to a worker from now on."""
+        self._worker = worker
+        self._slots = ready.slots
+        self._fill()
+
+    def worker_gone(self, how: str) -> None:
+        """Let the jobs of a dead worker run again, alone; one that ran alone for that reason fails."""
+        self._worker = None
+        for live in self._take_running():
+            self._return(live, how=None if self._draining else how)
+
+    def heard(self, message: Message) -> None:
+        """Record what the worker says about jobs."""
+        self._heard_at = time.monotonic()
+        if isinstance(message, JobEvent):
+            live = self._running.get(message.job_id)
+            if live is not None:
+                self._follow(live, message.event)
+        elif isinstance(message, GivenBack):
+            for job_id in message.job_ids:
+                live = self._take_running_one(job_id)
+                if live is not None:
+                    self._return(live, how="failed")
+            self._fill()
+
+    def tick(self) -> None:
+        """Do what time brings; called about once a second."""
+        for live in [live for live in self._live.values() if live.ending is not None]:
+            assert live.ending is not None
+            self._end(live, live.ending)
+        now = time.monotonic()
+        if now - self._swept_at > SWEEP_S:
+            self._sweep()
+        if self._running and self._worker and now - self._heard_at > self._settings.stuck_s:
+            log.error("worker: silent for %.0f s with jobs in hand; killed", now - self._heard_at)
+            self._heard_at = now
+            self._worker.kill()
+        self._fill()
+
+    # The rest
+
+    def _fill(self) -> None:
+        """Start jobs while the worker has room, then tell the others how far they have come."""
+        while (
+            self._worker is not None and not self._draining and (live := self._next()) is not None
+        ):
+            entry = Entry(live.story.next_seq, Started())
+            try:
+                self._store.start(live.id, entry)
+            except StorageFailed as error:
+                self._complain(live.id, error)
+                break
+            self.trouble = ""
+            self._waiting.take(live.id)
+            if not self._running:
+                self._heard_at = time.monotonic()
+            self._running[live.id] = live
+            self.at_rest.clear()
+            live.story.add(entry.event)
+            log.info("job %s: started", live.id)
+            self._send(Run(live.id, live.plan, self._inputs.paths(live.inputs)))
+        self.announce()
+
+    def _next(self) -> Live | None:
+        """Choose the job that starts now, if any may."""
+        job_id = self._waiting.first()
+        if job_id is None or len(self._running) >= self._slots:
+            return None
+        live = self._live[job_id]
+        alone = live.alone or any(other.alone for other in self._running.values())
+        return None if alone and self._running else live
+
+    def _follow(self, live: Live, event: Event) -> None:
+        match event:
+            case Progress():
+                live.story.show(event)
+            case ImageReady():
+                self._save(live, event)
+            case ImageSkipped():
+                self._note_skipped(live, event)
+            case Finished() | Failed() | Stopped():
+                self._take_running_one(live.id)
+                self._end(live, live.doom or event)
+                self._fill()
+            case Queued() | Started():
+                pass  # ours to say, not the worker's
+
+    def _save(self, live: Live, event: ImageReady) -> None:
+        if event.index in live.settled or live.doom is not None:
+            return
+        try:
+            name = self._outputs.save(live.id, event.index, event.content_type, event.data)
+        except OSError as error:
+            self._doom(live, f"the picture could not be saved: {error.strerror}")
+            return
+        entry = Entry(live.story.next_seq, replace(event, data=b""), self._outputs.path(name))
+        image = NewImage(id=uuid.uuid4().hex, path=name, event=event)
+        try:
+            self._store.add_image(live.id, image, entry)
+        except StorageFailed as error:
+            self._outputs.remove(name)
+            self._doom(live, f"the picture could not be saved: {error}")
+            return
+        live.settled.add(event.index)
+        live.story.add(entry.event, entry.path)
+
+    def _note_skipped(self, live: Live, event: ImageSkipped) -> None:
+        if event.index in live.settled:
+            return
+        live.settled.add(event.index)
+        try:
+            self._store.add_event(live.id, Entry(live.story.next_seq, event))
+        except StorageFailed as error:
+            self._complain(live.id, error)
+        live.story.add(event)
+
+    def _doom(self, live: Live, message: str) -> None:
+        log.error("job %s: %s", live.id, message)
+        live.doom = Failed(kind=StorageFailed.kind, message=message)
+        self._send(Cancel(live.id))
+
+    def _end(self, live: Live, event: Finished | Failed | Stopped) -> None:
+        """Record the end of a job; when that fails, `tick` tries again."""
+        live.ending = event
+        try:
+            self._store.end(live.id, Entry(live.story.next_seq, event))
+        except StorageFailed as error:
+            self._complain(live.id, error)
+            return
+        self.trouble = ""
+        self._live.pop(live.id, None)
+        live.story.add(event)
+        log.info("job %s: %s", live.id, type(event).__name__.lower())
+
+    def _return(self, live: Live, *, how: str | None) -> None:
+        """Decide about a job whose worker left it; `how` it died, or None when nobody is to blame."""
+        if live.doom is not None:
+            self._end(live, live.doom)
+        elif live.cancelled:
+            self._end(live, Stopped())
+        elif how is not None and live.alone:
+            message = f"the worker {how} while it painted this job, twice, the second time with no other beside it"
+            self._end(live, Failed(kind=WorkerDied.kind, message=message))
+        else:
+            live.alone = live.alone or how is not None
+            self._wait_again(live)
+
+    def _wait_again(self, live: Live) -> None:
+        queued = Queued(0)
+        try:
+            self._store.give_back(live.id, Entry(live.story.next_seq, queued), alone=live.alone)
+        except StorageFailed as error:
+            self._complain(live.id, error)
+        live.story.add(queued)
+        self._waiting.add(live.id, number=live.number, owner=live.owner, alone=live.alone)
+        log.info("job %s: waits again%s", live.id, ", to run alone" if live.alone else "")
+
+    def _take_running(self) -> list[Live]:
+        lost = list(self._running.values())
+        self._running.clear()
+        self.at_rest.set()
+        return lost
+
+    def _take_running_one(self, job_id: str) -> Live | None:
+        live = self._running.pop(job_id, None)
+        if not self._running:
+            self.at_rest.set()
+        return live
+
+    def _revive(self, row: sa.Row[Any]) -> Live:
+        entries = self._archive.story(row.id)
+        made = (entry.event for entry in entries)
+        live = Live(
+            id=row.id,
+            number=row.number,
+            owner=row.owner,
+            plan=row.plan,
+            inputs=json.loads(row.inputs),
+            story=Story(entries),
+            alone=row.alone,
+            cancelled=row.cancelled,
+            settled={event.index for event in made if isinstance(event, ImageReady | ImageSkipped)},
+        )
+        self._live[live.id] = live
+        return live
+
+    def _send(self, command: Run | Skip | Cancel) -> None:
+        if self._worker is not None:
+            self._worker.send(command)
+
+    def _sweep(self) -> None:
+        """Remove pictures for good that were deleted long ago: first the file, so that a crash leaves none behind."""
+        self._swept_at = time.monotonic()
+        cutoff = time.time() - self._settings.trash_days * DAY_S
+        try:
+            while found := self._store.hidden_before(cutoff, SWEEP_COUNT):
+                for _, name in found:
+                    self._outputs.remove(name)
+                self._store.forget([image_id for image_id, _ in found])
+        except (StorageFailed, OSError) as error:
+            log.warning("trash: %s", error)
+
+    def _complain(self, job_id: str, error: StorageFailed) -> None:
+        log.error("job %s: %s", job_id, error)
+        self.trouble = str(error)

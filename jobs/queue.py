@@ -1,0 +1,297 @@
+"""The queue as the faces see it: submit, watch, stop, look back.
+
+Every call is safe from any thread and blocks at most for a write to disk, but for `wait` and `close`; `events` is for an
+event loop. A face watches a job and never owns it: what is submitted is done whether or not anybody looks.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, TypeVar
+
+from engine import Event, ImageReady, Plan, plan_to_json
+from jobs.archive import Archive
+from jobs.database import Database
+from jobs.dispatcher import Dispatcher
+from jobs.errors import JobNotFound, ShuttingDown, StorageFailed
+from jobs.files import InputFolder, OutputFolder, lock_folder, sweep_parts
+from jobs.protocol import Worker
+from jobs.store import NewJob, Store
+from jobs.story import Entry, Story
+from jobs.supervisor import Supervisor
+from jobs.views import ImageView, JobSettings, JobView, WorkerStatus
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+DRAIN_SHARE = 0.9
+"""The part of `JobSettings.drain_s` that running jobs get; the rest is for the worker to leave."""
+
+
+class Jobs:
+    """The durable queue: jobs wait here, run on one worker, and are remembered."""
+
+    def __init__(self, settings: JobSettings, worker: Callable[[], Worker]) -> None:
+        self._settings = settings
+        url = (
+            settings.database_url or f"sqlite:///{settings.data_dir.absolute() / 'pochade.sqlite'}"
+        )
+        self._database = Database(url)
+        self._inputs = InputFolder(settings.data_dir / "inputs")
+        self._outputs = OutputFolder(settings.output_dir)
+        self._store = Store(self._database)
+        self._archive = Archive(self._database, self._outputs)
+        self._dispatcher = Dispatcher(
+            settings,
+            store=self._store,
+            archive=self._archive,
+            inputs=self._inputs,
+            outputs=self._outputs,
+        )
+        self._supervisor = Supervisor(
+            worker, dispatcher=self._dispatcher, post=self._post, backoff_s=settings.backoff_s
+        )
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dispatcher")
+        self._lock: IO[str] | None = None
+
+    def start(self) -> None:
+        """Open the database, take up what an earlier life left, start the worker; returns before that one is ready.
+
+        Raises:
+            DataDirInUse: another server works on the same data folder.
+            StorageFailed: the database cannot be opened.
+        """
+        self._lock = lock_folder(self._settings.data_dir)
+        self._database.upgrade()
+        sweep_parts(self._settings.output_dir)
+        self._inputs.sweep(self._store.used_inputs())
+        self._ask(self._dispatcher.recover)
+        self._supervisor.start()
+
+    def close(self) -> None:
+        """Take no more jobs, let those that run end within `drain_s`, give back the others, let the worker leave."""
+        with contextlib.suppress(ShuttingDown):
+            self._ask(self._dispatcher.drain)
+            self._dispatcher.at_rest.wait(self._settings.drain_s * DRAIN_SHARE)
+            self._supervisor.stop()
+            self._ask(self._dispatcher.release)
+        self._thread.shutdown()
+        self._database.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def submit(
+        self, plan: Plan, *, owner: str = "local", inputs: Mapping[str, bytes] | None = None
+    ) -> str:
+        """Take a job in; it is on disk when its id is returned.
+
+        Args:
+            plan: What to paint.
+            owner: Whose it is; nobody else sees it.
+            inputs: Files that the plan refers to, by the name it uses.
+
+        Raises:
+            QueueFull: as many jobs wait as may wait.
+            ShuttingDown: the server is about to end.
+            StorageFailed: it cannot be written.
+        """
+        self._dispatcher.check_room()
+        try:
+            hashes = self._inputs.save(inputs or {})
+        except OSError as error:
+            raise StorageFailed(f"inputs: {error.strerror}") from error
+        job = NewJob(
+            id=str(uuid.uuid4()),
+            owner=owner,
+            plan=plan_to_json(plan),
+            inputs=hashes,
+            prompt=plan.prompt,
+        )
+        return self._ask(lambda: self._dispatcher.submit(job))
+
+    def cancel(self, job_id: str, *, owner: str) -> bool:
+        """Stop a job, whatever it does; False when it is over already.
+
+        Raises:
+            JobNotFound: the owner has none of that id.
+        """
+        self._archive.check(job_id, owner)
+        return self._ask(lambda: self._dispatcher.cancel(job_id))
+
+    def skip(self, job_id: str, *, owner: str) -> bool:
+        """End the images of a job that are under way and go on with the others; False when it does not run.
+
+        Raises:
+            JobNotFound: the owner has none of that id.
+        """
+        self._archive.check(job_id, owner)
+        return self._ask(lambda: self._dispatcher.skip(job_id))
+
+    def job(self, job_id: str, *, owner: str) -> JobView:
+        """Look at a job.
+
+        Raises:
+            JobNotFound: the owner has none of that id.
+        """
+        return self._with_progress(self._archive.job(job_id, owner))
+
+    def active(self, *, owner: str) -> list[JobView]:
+        """Look at the jobs that are not over, by submission."""
+        return [self._with_progress(view) for view in self._archive.active(owner)]
+
+    async def events(
+        self, job_id: str, *, owner: str, after: int = 0
+    ) -> AsyncIterator[tuple[int, Event]]:
+        """Tell a job's story from the start, then as it happens, up to its end.
+
+        A late reader gets all but old positions and progress. Ends without a terminal event only when the server shuts
+        down; `after` takes the story up again, here or after a restart.
+
+        Args:
+            job_id: Which job.
+            owner: Whose it is.
+            after: The number of the last event that is known already.
+
+        Raises:
+            JobNotFound: the owner has none of that id.
+        """
+        story = await asyncio.to_thread(self._story, job_id, owner)
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # that loop has ended
+                loop.call_soon_threadsafe(news.set)
+
+        with story.listening(wake):
+            self._post(self._dispatcher.announce)
+            while True:
+                news.clear()
+                entries, over = story.read(after)
+                for entry in entries:
+                    after = entry.seq
+                    if (event := await _whole(entry)) is not None:
+                        yield entry.seq, event
+                if over:
+                    return
+                await news.wait()
+
+    def wait(self, job_id: str, timeout: float, *, owner: str = "local") -> JobView:
+        """Block until a job is over or `timeout` seconds have passed; look at the answer's `is_over`.
+
+        Raises:
+            JobNotFound: the owner has none of that id.
+        """
+        until = time.monotonic() + timeout
+        story = self._story(job_id, owner)
+        news = threading.Event()
+        with story.listening(news.set):
+            while not story.read(0)[1] and (left := until - time.monotonic()) > 0:
+                news.wait(left)
+                news.clear()
+        return self.job(job_id, owner=owner)
+
+    def preview(self, job_id: str, image: int, *, owner: str) -> bytes | None:
+        """Return the latest preview of an image that is being painted, a JPEG; None when there is none.
+
+        Raises:
+            JobNotFound: the owner has none of that id.
+        """
+        live = self._dispatcher.find(job_id)
+        if live is None:
+            self._archive.check(job_id, owner)
+            return None
+        if live.owner != owner:
+            raise JobNotFound(job_id)
+        return live.story.previews.get(image)
+
+    def history(
+        self, *, owner: str, search: str = "", before: str | None = None, limit: int = 50
+    ) -> list[ImageView]:
+        """Look at pictures, newest first.
+
+        Args:
+            owner: Whose.
+            search: Words that the prompt has to contain, in any order and case.
+            before: Id of the last picture of the page before; None starts with the newest.
+            limit: How many at most.
+        """
+        return self._archive.history(owner, search, before, limit)
+
+    def image(self, image_id: str, *, owner: str) -> ImageView:
+        """Look at one picture.
+
+        Raises:
+            ImageNotFound: the owner has none of that id, or deleted it.
+        """
+        return self._archive.image(image_id, owner)
+
+    def delete(self, image_ids: Iterable[str], *, owner: str) -> int:
+        """Hide pictures; after `trash_days` their files go too. Returns how many were hidden."""
+        wanted = list(image_ids)
+        return self._ask(lambda: self._store.hide(wanted, owner))
+
+    def restore(self, image_ids: Iterable[str], *, owner: str) -> int:
+        """Undo `delete`; returns how many came back."""
+        wanted = list(image_ids)
+        return self._ask(lambda: self._store.unhide(wanted, owner))
+
+    def status(self) -> WorkerStatus:
+        """Say what the worker is up to."""
+        status, trouble = self._supervisor.status, self._dispatcher.trouble
+        return dataclasses.replace(status, message=trouble) if trouble else status
+
+    def _story(self, job_id: str, owner: str) -> Story:
+        self._archive.check(job_id, owner)
+        live = self._dispatcher.find(job_id)
+        if live is not None:
+            return live.story
+        story = Story(self._archive.story(job_id))
+        story.close()
+        return story
+
+    def _with_progress(self, view: JobView) -> JobView:
+        if view.state == "waiting":
+            return dataclasses.replace(view, position=self._dispatcher.position(view.id) or 0)
+        live = self._dispatcher.find(view.id)
+        return dataclasses.replace(view, progress=live.story.progress) if live else view
+
+    def _ask(self, action: Callable[[], T]) -> T:
+        """Run something on the dispatcher's thread and wait for what it returns or raises."""
+        try:
+            future = self._thread.submit(action)
+        except RuntimeError as error:
+            raise ShuttingDown from error
+        return future.result()
+
+    def _post(self, action: Callable[[], None]) -> None:
+        """Run something on the dispatcher's thread, later; a defect there ends that action alone and is logged."""
+        with contextlib.suppress(RuntimeError):  # after `close` nobody listens
+            self._thread.submit(action).add_done_callback(_log_defect)
+
+
+def _log_defect(future: Future[None]) -> None:
+    error = future.exception()
+    if error is not None:
+        log.critical("dispatcher: a defect", exc_info=error)
+
+
+async def _whole(entry: Entry) -> Event | None:
+    """Read the bytes of an image back into its event; None when its file was removed since."""
+    if not isinstance(entry.event, ImageReady) or entry.path is None:
+        return entry.event
+    data = await asyncio.to_thread(_read, entry.path)
+    return None if data is None else dataclasses.replace(entry.event, data=data)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

@@ -1,0 +1,209 @@
+"""What the dispatcher writes: jobs, images, events. Each method is one transaction.
+
+A job ends at most once: every change of state says from which states it may start, and an end only from those that are
+none. Only the dispatcher's thread calls what writes.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from engine import Event, Failed, Finished, ImageReady, Stopped
+from jobs.database import Database
+from jobs.record import event_to_json
+from jobs.story import Entry
+from jobs.tables import events, images, jobs
+from jobs.views import JobState
+
+UNFINISHED: tuple[JobState, ...] = ("waiting", "running")
+CHUNK = 500
+"""How many ids go into one statement; databases limit that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """What is known of a job when it is submitted."""
+
+    id: str
+    owner: str
+    plan: str
+    inputs: Mapping[str, str]
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewImage:
+    """What is known of an image when its file is written."""
+
+    id: str
+    path: str
+    event: ImageReady
+
+
+class Store:
+    """The writing side of the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_job(self, job: NewJob, entry: Entry) -> int:
+        """Record a job that waits; returns its number."""
+        with self._database.transaction() as connection:
+            result = connection.execute(
+                sa.insert(jobs).values(
+                    id=job.id,
+                    owner=job.owner,
+                    state="waiting",
+                    plan=job.plan,
+                    inputs=json.dumps(dict(job.inputs)),
+                    prompt=job.prompt,
+                    search_text=job.prompt.casefold(),
+                    attempt=0,
+                    alone=False,
+                    cancelled=False,
+                    created_at=time.time(),
+                )
+            )
+            _note(connection, job.id, entry)
+            key = result.inserted_primary_key
+            assert key is not None
+            return int(key[0])
+
+    def start(self, job_id: str, entry: Entry) -> None:
+        """Record that a job runs."""
+        with self._database.transaction() as connection:
+            values = {"attempt": jobs.c.attempt + 1, "started_at": time.time()}
+            if _move(connection, job_id, UNFINISHED, "running", **values):
+                _note(connection, job_id, entry)
+
+    def give_back(self, job_id: str, entry: Entry, *, alone: bool) -> None:
+        """Record that a job that ran waits again."""
+        with self._database.transaction() as connection:
+            if _move(connection, job_id, UNFINISHED, "waiting", alone=alone):
+                _note(connection, job_id, entry)
+
+    def mark_cancelled(self, job_id: str) -> None:
+        """Record that a person wants a running job to stop, should the server not live to see it."""
+        with self._database.transaction() as connection:
+            connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(cancelled=True))
+
+    def add_event(self, job_id: str, entry: Entry) -> None:
+        """Record an event that changes no state."""
+        with self._database.transaction() as connection:
+            _note(connection, job_id, entry)
+
+    def add_image(self, job_id: str, image: NewImage, entry: Entry) -> None:
+        """Record an image whose file is whole."""
+        event = image.event
+        with self._database.transaction() as connection:
+            connection.execute(
+                sa.insert(images).values(
+                    id=image.id,
+                    job_id=job_id,
+                    place=event.index,
+                    path=image.path,
+                    seed=event.seed,
+                    width=event.size.width,
+                    height=event.size.height,
+                    content_type=event.content_type,
+                    created_at=time.time(),
+                )
+            )
+            _note(connection, job_id, entry)
+
+    def end(self, job_id: str, entry: Entry) -> bool:
+        """Record the end of a job; False when it had ended before, and nothing is changed."""
+        state = _end_state(entry.event)
+        with self._database.transaction() as connection:
+            moved = _move(connection, job_id, UNFINISHED, state, ended_at=time.time())
+            if moved:
+                _note(connection, job_id, entry)
+            return moved
+
+    def hide(self, image_ids: Iterable[str], owner: str) -> int:
+        """Mark images as deleted; returns how many were not."""
+        return self._mark(image_ids, owner, images.c.deleted_at.is_(None), time.time())
+
+    def unhide(self, image_ids: Iterable[str], owner: str) -> int:
+        """Take the mark of `hide` off; returns how many had it."""
+        return self._mark(image_ids, owner, images.c.deleted_at.is_not(None), None)
+
+    def hidden_before(self, when: float, limit: int) -> list[tuple[str, str]]:
+        """List id and path of images that were deleted before `when`, at most `limit`."""
+        query = sa.select(images.c.id, images.c.path).where(images.c.deleted_at < when).limit(limit)
+        with self._database.transaction() as connection:
+            return [(row.id, row.path) for row in connection.execute(query)]
+
+    def forget(self, image_ids: Sequence[str]) -> None:
+        """Remove images, whose files are gone, for good."""
+        with self._database.transaction() as connection:
+            connection.execute(sa.delete(images).where(images.c.id.in_(image_ids)))
+
+    def unfinished(self) -> list[sa.Row[Any]]:
+        """List the rows of all jobs that are not over, by number."""
+        query = sa.select(jobs).where(jobs.c.state.in_(UNFINISHED)).order_by(jobs.c.number)
+        with self._database.transaction() as connection:
+            return list(connection.execute(query))
+
+    def paths(self, job_id: str) -> list[str]:
+        """List the paths of all images of a job, also of deleted ones."""
+        query = sa.select(images.c.path).where(images.c.job_id == job_id)
+        with self._database.transaction() as connection:
+            return list(connection.scalars(query))
+
+    def used_inputs(self) -> set[str]:
+        """Collect the hashes of all inputs that any job refers to."""
+        query = sa.select(jobs.c.inputs).where(jobs.c.inputs != "{}").distinct()
+        with self._database.transaction() as connection:
+            return {
+                digest for text in connection.scalars(query) for digest in json.loads(text).values()
+            }
+
+    def _mark(
+        self,
+        image_ids: Iterable[str],
+        owner: str,
+        when: sa.ColumnElement[bool],
+        value: float | None,
+    ) -> int:
+        wanted = list(dict.fromkeys(image_ids))
+        owned = sa.select(jobs.c.id).where(jobs.c.owner == owner)
+        count = 0
+        with self._database.transaction() as connection:
+            for start in range(0, len(wanted), CHUNK):
+                chosen = images.c.id.in_(wanted[start : start + CHUNK])
+                change = sa.update(images).where(chosen, images.c.job_id.in_(owned), when)
+                count += connection.execute(change.values(deleted_at=value)).rowcount
+        return count
+
+
+def _move(
+    connection: sa.Connection,
+    job_id: str,
+    before: Sequence[JobState],
+    after: JobState,
+    **values: Any,
+) -> bool:
+    change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state.in_(before))
+    return connection.execute(change.values(state=after, **values)).rowcount == 1
+
+
+def _note(connection: sa.Connection, job_id: str, entry: Entry) -> None:
+    values = {"job_id": job_id, "seq": entry.seq, "body": event_to_json(entry.event)}
+    connection.execute(sa.insert(events).values(**values))
+
+
+def _end_state(event: Event) -> JobState:
+    match event:
+        case Finished():
+            return "finished"
+        case Failed():
+            return "failed"
+        case Stopped():
+            return "stopped"
+        case _:
+            raise ValueError(f"event: expected one that ends a job, got {type(event).__name__}")

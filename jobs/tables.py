@@ -1,0 +1,68 @@
+"""The tables, as the newest migration leaves them. A test compares the two."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String(36), nullable=False, unique=True),
+    Column("owner", String(200), nullable=False),
+    Column("state", String(10), nullable=False, index=True),
+    Column("plan", Text, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("search_text", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("alone", Boolean, nullable=False),
+    Column("cancelled", Boolean, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("started_at", Float(53)),
+    Column("ended_at", Float(53)),
+    Index("ix_jobs_owner_number", "owner", "number"),
+    sqlite_autoincrement=True,
+)
+"""`number` orders jobs by submission; `alone`: a worker died while it ran this one; times are Unix times."""
+
+images = Table(
+    "images",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("job_id", String(36), ForeignKey("jobs.id"), nullable=False),
+    Column("place", Integer, nullable=False),
+    Column("path", String(200), nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("content_type", String(40), nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("deleted_at", Float(53), index=True),
+    UniqueConstraint("job_id", "place", name="uq_images_job_id_place"),
+    sqlite_autoincrement=True,
+)
+"""`place` is the image's index in the plan; `path` is below the output folder."""
+
+events = Table(
+    "events",
+    metadata,
+    Column("job_id", String(36), ForeignKey("jobs.id"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("body", Text, nullable=False),
+)
+"""The part of each story that is kept; `body` is what `jobs.record` writes."""

@@ -1,0 +1,101 @@
+"""What a face sees of jobs, pictures and the worker: frozen values, safe to keep."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from engine import Failed, Plan, Progress, Size
+
+JobState = Literal["waiting", "running", "finished", "failed", "stopped"]
+WorkerState = Literal["starting", "loading", "ready", "restarting", "stopped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSettings:
+    """Where the queue keeps things, and how much it takes."""
+
+    data_dir: Path
+    """Holds the database, the inputs and a lock."""
+    output_dir: Path
+    """Holds the pictures, a folder a day."""
+    database_url: str | None = None
+    """Any SQLAlchemy URL; None is a SQLite file in `data_dir`."""
+    max_waiting: int = 100
+    """How many jobs may wait; those that run do not count."""
+    drain_s: float = 30.0
+    """How long `Jobs.close` may take, most of it for jobs that run to end."""
+    trash_days: float = 7.0
+    """How long a deleted picture can be restored."""
+    stuck_s: float = 1800.0
+    """A worker that holds jobs and says nothing for so long is killed as if it had died; a slow model load counts too."""
+    backoff_s: float = 0.5
+    """Pause before a worker that died at once is started for the third time; it doubles from death to death."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageView:
+    """One picture that is on disk."""
+
+    id: str
+    """Unguessable; the cursor of `Jobs.history` too."""
+    job_id: str
+    index: int
+    """Its place in the job's plan."""
+    path: Path
+    seed: int
+    size: Size
+    content_type: str
+    created_at: datetime
+    """In UTC."""
+    prompt: str
+    plan: Plan | None = field(repr=False)
+    """The plan of this picture alone; None when a version wrote it whose plans this one cannot read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """One job as it was when it was looked at."""
+
+    id: str
+    owner: str
+    state: JobState
+    position: int | None
+    """How many jobs start before it; None unless it waits."""
+    plan: Plan | None = field(repr=False)
+    """None when a version wrote it whose plans this one cannot read."""
+    prompt: str
+    images: tuple[ImageView, ...]
+    """The pictures that are ready, by index; deleted ones are left out."""
+    progress: Progress | None = field(repr=False)
+    """The latest; None unless it runs."""
+    error: Failed | None
+    """Why it failed; None unless it did."""
+    timings: Mapping[str, float]
+    """Seconds by stage; empty unless it finished."""
+    has_nsfw_concepts: tuple[bool, ...]
+    """One flag a picture that was made; empty unless it finished."""
+    attempt: int
+    """How many times it was started."""
+    created_at: datetime
+    """In UTC, as are the others."""
+    started_at: datetime | None
+    """When it was last started."""
+    ended_at: datetime | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in ("finished", "failed", "stopped")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """What the worker is up to."""
+
+    state: WorkerState
+    message: str = ""
+    """A sentence for the page, where there is something to say."""
+    base_model: str | None = None
+    device: str = ""
