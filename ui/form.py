@@ -1,0 +1,177 @@
+"""Components named after the request fields they fill.
+
+Labels, help, ranges and choices come from the request model; this file only chooses the kind of component. Knows nothing
+of what a field means.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
+
+import gradio as gr
+from gradio.components import Component
+from pydantic import BaseModel
+
+from engine import InvalidRequest, TextRequest
+from engine.requests import bounds, choices, knob
+
+R = TypeVar("R", bound=TextRequest)
+
+FEW = 3
+"""A choice of at most so many values is shown as buttons, a longer one as a list."""
+
+
+@dataclass(frozen=True)
+class Form(Generic[R]):
+    """The components of one request; a field of the nested part is named ``advanced.sampler``."""
+
+    model: type[R]
+    fields: Mapping[str, Component]
+
+    @property
+    def inputs(self) -> set[Component]:
+        """What an event that reads the form takes."""
+        return set(self.fields.values())
+
+    def read(self, values: Mapping[Component, Any]) -> R:
+        """Turn what the components hold into a request.
+
+        Raises:
+            InvalidRequest: a field breaks its rule.
+        """
+        return self._parse({name: values[part] for name, part in self.fields.items()})
+
+    def check(self, values: Mapping[Component, Any]) -> dict[Component, Any]:
+        """Say of each component whether it holds what its field allows; a Gradio validator."""
+        verdict = {part: gr.validate(True, "") for part in self.fields.values()}
+        try:
+            self.read(values)
+        except InvalidRequest as error:
+            if error.field in self.fields:
+                verdict[self.fields[error.field]] = gr.validate(False, error.problem)
+        return verdict
+
+    def show(self, named: Mapping[str, Any]) -> dict[Component, Any]:
+        """Find the values that show a request by dotted names; what it lacks stays as it is."""
+        return {
+            self.fields[name]: gr.update(value=shown(value))
+            for name, value in named.items()
+            if name in self.fields
+        }
+
+    def kept(self, stored: object) -> dict[str, Any]:
+        """Keep what still is a value of its field from a form that a browser stored, by dotted name.
+
+        A newer studio may have other fields and ranges; what no longer fits is dropped and the rest is kept.
+        """
+        good: dict[str, Any] = {}
+        for name, value in stored.items() if isinstance(stored, Mapping) else ():
+            if name not in self.fields:
+                continue
+            try:
+                self._parse({name: value})
+            except InvalidRequest:
+                continue
+            good[name] = value
+        return good
+
+    def _parse(self, named: Mapping[str, Any]) -> R:
+        """Check values by dotted name; a box that was emptied gives none where its field may have none."""
+        return self.model.parse(
+            nested(
+                {
+                    name: None if value == "" and _may_be_none(self.model, name) else value
+                    for name, value in named.items()
+                }
+            )
+        )
+
+
+def nested(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn ``{"advanced.sampler": x}`` into ``{"advanced": {"sampler": x}}``."""
+    tree: dict[str, Any] = {}
+    for name, value in named.items():
+        *parents, leaf = name.split(".")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = value
+    return tree
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Walk a nested request as dotted names and values; the opposite of `nested`."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def shown(value: Any) -> Any:
+    """Write a value as a component holds it: whole numbers beyond a browser's precision become text."""
+    return str(value) if isinstance(value, int) and abs(value) > 2**31 else value
+
+
+def component(
+    model: type[BaseModel],
+    name: str,
+    preset: Mapping[str, Any],
+    *,
+    kind: type[Component] | None = None,
+    **look: Any,
+) -> Component:
+    """Make the component of one field.
+
+    Args:
+        model: Holds the field.
+        name: Of the field, dotted where it is nested.
+        preset: Values by dotted name that win over the field's own default.
+        kind: The component's class, where it is not the usual one of the field's type.
+        look: Further arguments of the component.
+    """
+    owner, leaf = _owner(model, name)
+    facts, field = knob(owner, leaf), owner.model_fields[leaf]
+    usual, arguments = _usual(owner, leaf)
+    value = preset.get(name, field.default)
+    return (kind or usual)(
+        **{
+            **arguments,
+            "label": facts.label,
+            "info": facts.help,
+            "value": shown(value),
+            "elem_id": leaf,
+            **look,
+        }
+    )
+
+
+def _usual(owner: type[BaseModel], leaf: str) -> tuple[type[Component], dict[str, Any]]:
+    """Choose a component by the type of a field, with the arguments that only this component has."""
+    annotation = owner.model_fields[leaf].annotation
+    kinds = set(get_args(annotation) or (annotation,))
+    if get_origin(annotation) is Literal:
+        values = choices(owner, leaf)
+        return gr.Radio if len(values) <= FEW else gr.Dropdown, {"choices": values}
+    if kinds == {bool}:
+        return gr.Checkbox, {}
+    step = knob(owner, leaf).step
+    if step is None:
+        return gr.Textbox, {}
+    low, high = bounds(owner, leaf)
+    ranged = {"minimum": low, "maximum": high, "step": step}
+    return (gr.Number, {**ranged, "precision": 0}) if NoneType in kinds else (gr.Slider, ranged)
+
+
+def _owner(model: type[BaseModel], name: str) -> tuple[type[BaseModel], str]:
+    """Find the model that holds a dotted field, and the field's own name there."""
+    *parents, leaf = name.split(".")
+    for parent in parents:
+        model = model.model_fields[parent].annotation
+    return model, leaf
+
+
+def _may_be_none(model: type[BaseModel], name: str) -> bool:
+    owner, leaf = _owner(model, name)
+    return NoneType in get_args(owner.model_fields[leaf].annotation)

@@ -1,0 +1,33 @@
+"""From a picture back to the form: what *reuse* puts there."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from engine import InvalidRequest, request_of
+from engine.plan import STEPS
+
+if TYPE_CHECKING:
+    from jobs import ImageView
+
+What = Literal["settings", "prompt", "seed"]
+
+
+def reused(image: "ImageView", what: What) -> dict[str, Any]:
+    """Write the part of a picture's request that goes back into the form.
+
+    Args:
+        image: The picture; everything is read from its record.
+        what: ``settings`` is all of it, with the seed of this very picture.
+
+    Raises:
+        InvalidRequest: the record cannot be read.
+    """
+    if image.plan is None:
+        raise InvalidRequest("image", "its settings were written by a version that this one cannot read")
+    request = {**request_of(image.plan), "seed": image.seed}
+    if what != "settings":
+        return {what: request[what]}
+    advanced = dict(request["advanced"])
+    if advanced["num_inference_steps"] == STEPS[request["performance"]]:
+        # Left to the performance mode, so that changing the mode still changes the steps.
+        advanced["num_inference_steps"] = None
+    return {**request, "advanced": advanced}

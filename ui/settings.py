@@ -1,0 +1,102 @@
+"""The settings column: what decides the picture beside its words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from engine import Catalog, Checkpoint, TextRequest
+from engine.geometry import reduced_ratio
+from engine.requests import Advanced
+from ui.form import component
+
+
+def settings(catalog: Catalog, preset: Mapping[str, Any]) -> dict[str, Component]:
+    """Lay out the column.
+
+    Args:
+        catalog: The base models to choose from.
+        preset: Values by dotted field name.
+
+    Returns:
+        The components by dotted field name.
+    """
+
+    def part(name: str, **look: Any) -> Component:
+        return component(TextRequest, name, preset, **look)
+
+    fields = {
+        "performance": part("performance", info=None),
+        "aspect_ratio": _sizes(catalog, preset),
+        "num_images": part("num_images", info=None),
+        "negative_prompt": part("negative_prompt", lines=2, info=None, placeholder="What to leave out"),
+        "seed": _seed(preset),
+        "guidance_scale": part("guidance_scale"),
+        "sharpness": part("sharpness"),
+        "output_format": part("output_format", info=None),
+    }
+    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+        for name in Advanced.model_fields:
+            fields[f"advanced.{name}"] = (
+                _base_model(catalog, preset) if name == "base_model" else part(f"advanced.{name}")
+            )
+    _follow_base_model(catalog, fields)
+    return fields
+
+
+def sizes_of(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """Write the sizes of a base model for the page: what is shown and what is asked for."""
+    return [
+        (f"{size.width}×{size.height}   {reduced_ratio(size)}", str(size)) for size in checkpoint.sizes
+    ]
+
+
+def _sizes(catalog: Catalog, preset: Mapping[str, Any]) -> Component:
+    base = catalog.checkpoint(preset.get("advanced.base_model"))
+    offered = {str(size) for size in base.sizes}
+    wanted = preset.get("aspect_ratio")
+    return component(
+        TextRequest,
+        "aspect_ratio",
+        preset,
+        kind=gr.Dropdown,
+        choices=sizes_of(base),
+        value=wanted if wanted in offered else str(base.default_size),
+        allow_custom_value=True,
+        info=None,
+    )
+
+
+def _seed(preset: Mapping[str, Any]) -> Component:
+    with gr.Row(elem_id="seed_row"):
+        seed = component(TextRequest, "seed", preset, placeholder="Random", info=None, scale=1, min_width=0)
+        clear = gr.Button("Random", size="sm", elem_id="random_seed", scale=0, min_width=80)
+    clear.click(lambda: "", None, seed, queue=False, show_progress="hidden", api_visibility="private")
+    return seed
+
+
+def _base_model(catalog: Catalog, preset: Mapping[str, Any]) -> Component:
+    names = [item.name for item in catalog.checkpoints]
+    return component(
+        TextRequest,
+        "advanced.base_model",
+        preset,
+        kind=gr.Dropdown,
+        choices=names,
+        value=catalog.checkpoint(preset.get("advanced.base_model")).name,
+        visible=len(names) > 1,
+    )
+
+
+def _follow_base_model(catalog: Catalog, fields: Mapping[str, Component]) -> None:
+    """Offer the sizes of whichever base model is chosen."""
+    chosen = fields["advanced.base_model"]
+    chosen.change(
+        lambda name: gr.update(choices=sizes_of(catalog.checkpoint(name))),
+        chosen,
+        fields["aspect_ratio"],
+        show_progress="hidden",
+        queue=False,
+        api_visibility="private",
+    )

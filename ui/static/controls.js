@@ -1,0 +1,36 @@
+// Skip and Stop while a job runs, and the switch that folds the settings away.
+
+import { el, icon, ICONS } from "./dom.js";
+import { watcher } from "./watcher.js";
+
+const FOLDED = "pochade.settings";
+const NARROW = "(max-width: 900px)";
+
+export function mount({ element }) {
+  const skip = el("button", { type: "button", id: "skip", title: "Leave this picture and go on with the next", onclick: () => watcher.skip() }, icon(ICONS.skip), "Skip");
+  const stop = el("button", { type: "button", id: "stop", title: "Stop this job (Esc)", onclick: () => watcher.stop() }, icon(ICONS.stop), "Stop");
+  const fold = el("button", { type: "button", id: "settings_switch", "aria-controls": "settings", title: "Settings" }, icon(ICONS.sliders), el("span", {}, "Settings"));
+  element.replaceChildren(skip, stop, fold);
+
+  const draw = () => {
+    const { running, job } = watcher;
+    stop.hidden = !running;
+    skip.hidden = !running || job.count < 2 || job.state === "waiting";
+  };
+  watcher.addEventListener("change", draw);
+  draw();
+
+  const settings = document.getElementById("settings");
+  const open = (isOpen) => {
+    settings.toggleAttribute("data-folded", !isOpen);
+    fold.setAttribute("aria-expanded", String(isOpen));
+  };
+  const stored = matchMedia(NARROW).matches ? null : localStorage.getItem(FOLDED);
+  open(stored ? stored === "open" : !matchMedia(NARROW).matches);
+  fold.addEventListener("click", () => {
+    const isOpen = settings.hasAttribute("data-folded");
+    open(isOpen);
+    if (!matchMedia(NARROW).matches) localStorage.setItem(FOLDED, isOpen ? "open" : "folded");
+    else if (isOpen) settings.scrollIntoView({ block: "start" });
+  });
+}

@@ -1,0 +1,24 @@
+// The latest pictures in a row below the prompt.
+
+import { el } from "./dom.js";
+import { read, thumbnail } from "./server.js";
+import { look } from "./viewer.js";
+import { watcher } from "./watcher.js";
+
+const SHOWN = 24;
+
+export function mount({ element }) {
+  let drawn = "";
+  const draw = async () => {
+    const { images } = await read("images").catch(() => ({ images: [] }));
+    const latest = images.slice(0, SHOWN);
+    const key = latest.map((image) => image.id).join();
+    if (key === drawn) return;
+    drawn = key;
+    element.replaceChildren(...latest.map((image, index) =>
+      el("button", { type: "button", class: "thumb", "aria-label": `Open: ${image.prompt}`, onclick: () => look(latest, index) },
+        el("img", { src: thumbnail(image), alt: image.prompt, loading: "lazy", width: image.width, height: image.height }))));
+  };
+  watcher.addEventListener("pictures", draw);
+  draw();
+}

@@ -1,0 +1,69 @@
+// The large view: one picture, its facts, and what can be done with it.
+
+import { el, icon, ICONS } from "./dom.js";
+import { remove } from "./pictures.js";
+import { reuse } from "./reuse.js";
+import { download, file } from "./server.js";
+
+let dialog = null;
+
+// Opens a list of pictures at one of them.
+export function look(images, start) {
+  const list = [...images];
+  let place = Math.max(0, start);
+  dialog?.remove();
+  dialog = el("dialog", { id: "viewer", "aria-label": "Large view" });
+
+  const step = (by) => {
+    place = (place + by + list.length) % list.length;
+    draw();
+  };
+  const act = (what) => {
+    reuse(list[place], what);
+    dialog.close();
+  };
+  const drop = async () => {
+    const [gone] = list.slice(place, place + 1);
+    if (!(await remove([gone]))) return;
+    list.splice(place, 1);
+    if (!list.length) return dialog.close();
+    step(place === list.length ? -1 : 0);
+  };
+  const draw = () => {
+    const image = list[place];
+    const picture = el("img", { src: file(image), alt: image.prompt, width: image.width, height: image.height });
+    const side = el("aside", {}, el("p", { class: "words" }, image.prompt || "No words"), facts(image),
+      el("div", { class: "acts" },
+        el("button", { type: "button", class: "main", "data-act": "settings", disabled: !image.recipe, onclick: () => act("settings") }, "Reuse settings"),
+        el("button", { type: "button", "data-act": "prompt", disabled: !image.recipe, onclick: () => act("prompt") }, "Reuse prompt"),
+        el("button", { type: "button", "data-act": "seed", disabled: !image.recipe, onclick: () => act("seed") }, "Reuse seed"),
+        el("a", { href: download(image), download: "", "data-act": "download" }, icon(ICONS.download), "Download"),
+        el("button", { type: "button", "data-act": "delete", onclick: drop }, icon(ICONS.trash), "Delete")));
+    const several = list.length > 1;
+    dialog.replaceChildren(
+      el("div", { class: "light" }, picture,
+        several ? el("button", { type: "button", class: "turn left", "aria-label": "Previous picture", onclick: () => step(-1) }, icon(ICONS.left)) : null,
+        several ? el("button", { type: "button", class: "turn right", "aria-label": "Next picture", onclick: () => step(1) }, icon(ICONS.right)) : null),
+      side,
+      el("button", { type: "button", class: "shut", "aria-label": "Close", onclick: () => dialog.close() }, icon(ICONS.close)));
+  };
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowLeft") step(-1);
+    else if (event.key === "ArrowRight") step(1);
+    else if (event.key === "Delete") drop();
+    else return;
+    event.preventDefault();
+  });
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog || event.target.className === "light") dialog.close();
+  });
+  dialog.addEventListener("close", () => dialog.remove());
+  draw();
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+function facts(image) {
+  const rows = { Seed: image.seed, Size: `${image.width}×${image.height}`, ...image.recipe, Made: new Date(image.made).toLocaleString() };
+  return el("dl", {}, ...Object.entries(rows).filter(([, value]) => value !== "").flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]));
+}

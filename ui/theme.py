@@ -1,0 +1,55 @@
+"""How the page looks and what it is launched with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+STATIC = Path(__file__).parent / "static"
+
+
+def launch_options() -> dict[str, Any]:
+    """Arguments of ``demo.launch`` that belong to the page; the caller adds address, limits and routes."""
+    return {
+        "theme": _theme(),
+        "css": (STATIC / "theme.css").read_text(encoding="utf-8"),
+        "head": '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">',
+        "footer_links": [],
+        "run_history": False,
+        "ssr_mode": False,
+        "enable_monitoring": False,
+    }
+
+
+def island(module: str, elem_id: str, events: tuple[str, ...] = ()) -> gr.HTML:
+    """Make a part of the page that one of our modules draws.
+
+    The template is empty and stays so: what a visitor wrote never comes near it, since Gradio runs templates as code.
+
+    Args:
+        module: File in ``ui/static``; its function ``mount`` is called.
+        elem_id: Name of the part.
+        events: Gradio events that the module triggers; Gradio finds them by name in the script.
+    """
+    boot = (STATIC / "boot.js").read_text(encoding="utf-8")
+    facts = json.dumps({"module": module, "events": events})
+    return gr.HTML(
+        elem_id=elem_id,
+        html_template="<div></div>",
+        js_on_load=f"const pochade = {facts}, context = {{element, props, trigger, watch}};\n{boot}",
+        apply_default_css=False,
+    )
+
+
+def _theme() -> gr.themes.Base:
+    return gr.themes.Default(
+        primary_hue="teal",
+        secondary_hue="teal",
+        neutral_hue="stone",
+        spacing_size="sm",
+        radius_size="md",
+        text_size="md",
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
+        font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
+    )

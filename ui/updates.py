@@ -1,0 +1,125 @@
+"""What happens to a job, in the words of the page. Pure functions from the engine's and the queue's values to JSON."""
+
+from typing import TYPE_CHECKING, Any, assert_never
+
+from engine import (
+    Event,
+    Failed,
+    Finished,
+    ImageReady,
+    ImageSkipped,
+    Plan,
+    Progress,
+    Queued,
+    Started,
+    Stopped,
+)
+
+if TYPE_CHECKING:
+    from jobs import ImageView, JobView
+
+
+def update(event: Event, images: int) -> dict[str, Any]:
+    """Write one event for the page.
+
+    Args:
+        event: What happened.
+        images: How many pictures the job makes.
+
+    Returns:
+        ``kind`` (what happened), ``text`` (one line for the person) and the facts that the page draws.
+    """
+    match event:
+        case Queued(position=position):
+            return {"kind": "waiting", "text": _waiting(position)}
+        case Started():
+            return {"kind": "started", "text": "Starting"}
+        case Progress():
+            return {
+                "kind": "progress",
+                "text": _progress(event, images),
+                "stage": event.stage,
+                "image": event.image,
+                "fraction": round(event.fraction, 4),
+                "preview": event.preview is not None,
+            }
+        case ImageReady(index=index):
+            return {"kind": "image", "text": f"Picture {index + 1} of {images} is ready", "image": index}
+        case ImageSkipped(index=index):
+            return {"kind": "skipped", "text": f"Picture {index + 1} skipped", "image": index}
+        case Finished(timings=timings):
+            return {"kind": "finished", "text": _done(timings.get("total"))}
+        case Failed(message=message):
+            return {"kind": "failed", "text": message}
+        case Stopped():
+            return {"kind": "stopped", "text": "Stopped"}
+        case _:
+            assert_never(event)
+
+
+def job_facts(job: "JobView") -> dict[str, Any]:
+    """Write a job for the page."""
+    return {
+        "id": job.id,
+        "state": job.state,
+        "text": _waiting(job.position or 0) if job.state == "waiting" else "",
+        "prompt": job.prompt,
+        "count": image_count(job),
+        "ratio": round(job.plan.size.ratio, 4) if job.plan else 1.0,
+        "images": [image_facts(image) for image in job.images],
+    }
+
+
+def image_count(job: "JobView") -> int:
+    """Count the pictures that a job makes; of a job from another version, those that it made."""
+    return len(job.plan.images) if job.plan else len(job.images)
+
+
+def image_facts(image: "ImageView") -> dict[str, Any]:
+    """Write a finished picture for the page; the seed is text, since it may exceed a browser's whole numbers."""
+    return {
+        "id": image.id,
+        "job": image.job_id,
+        "index": image.index,
+        "seed": str(image.seed),
+        "width": image.size.width,
+        "height": image.size.height,
+        "prompt": image.prompt,
+        "made": image.created_at.isoformat(),
+        "recipe": _recipe(image.plan),
+    }
+
+
+def _recipe(plan: Plan | None) -> dict[str, Any] | None:
+    """Write what a picture's details show; None when its plan cannot be read, and so not be used again."""
+    return plan and {
+        "Not": plan.negative_prompt,
+        "Model": plan.base_model,
+        "Steps": plan.sampling.num_inference_steps,
+        "Guidance": plan.guidance.guidance_scale,
+        "Sharpness": plan.guidance.sharpness,
+        "Sampler": f"{plan.sampling.sampler}, {plan.sampling.scheduler}",
+    }
+
+
+def _waiting(position: int) -> str:
+    return f"Waiting behind {position}" if position else "Next in the queue"
+
+
+def _progress(event: Progress, images: int) -> str:
+    which = f" image {event.image + 1} of {images}" if images > 1 else ""
+    match event.stage:
+        case "loading":
+            return "Loading the model"
+        case "encoding":
+            return "Reading the prompt"
+        case "sampling":
+            return f"Step {event.step} of {event.steps}" + (which and f",{which}")
+        case "decoding":
+            return "Finishing" + (which or " the picture")
+        case _:
+            assert_never(event.stage)
+
+
+def _done(seconds: float | None) -> str:
+    return "Done" if seconds is None else f"Done in {seconds:.1f} s"
