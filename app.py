@@ -102,7 +102,8 @@ def read_settings(
 def paint_once(settings: Settings) -> int:
     """Paint one picture with the thread worker, without page or database, and write it whole; returns the exit status."""
     from engine import Failed, ImageReady, is_terminal, plan, plan_to_json, read_catalog
-    from jobs import JobEvent, Run, ThreadWorker
+    from jobs import ThreadWorker
+    from jobs.protocol import JobEvent, Run
 
     catalog = read_catalog(settings.models_dir, settings.model)
     request = once_request(settings, catalog)
@@ -123,6 +124,8 @@ def paint_once(settings: Settings) -> int:
                 case Failed(message=reason):
                     sys.stderr.write(f"{reason}\n")
                     return 1
+                case _:
+                    pass
             if is_terminal(message.event):
                 return 0
     finally:
@@ -226,6 +229,7 @@ def serve(settings: Settings) -> int:
             "middleware": [Middleware(Guard, allowed=home_names(settings))],
         },
         prevent_thread_lock=True,
+        quiet=True,
         **ui.launch_options(),
     )
     jobs.start()
@@ -278,7 +282,8 @@ def main() -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "httpx2", "alembic"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     from engine.errors import EngineError
 
     try:
