@@ -159,10 +159,8 @@ def step(running: Sequence[Running]) -> int:
 def predict(denoiser: Denoiser, rows: Sequence[Row]) -> Tensor:
     """Call the UNet once for rows of one shape; returns (rows, 4, h, w) in its number format."""
     device = denoiser.device
-    first = rows[0].branch
-    ids = torch.tensor(
-        [row.branch.size_ids.at(row.timestep) for row in rows], dtype=first.pooled.dtype
-    )
+    # float32 whatever the weights are: bfloat16 knows no 921.
+    ids = torch.tensor([row.branch.size_ids.at(row.timestep) for row in rows], dtype=torch.float32)
     timesteps = torch.tensor([row.timestep for row in rows], dtype=torch.float32)
     answer: Tensor = denoiser.unet(
         torch.cat([row.x for row in rows]),

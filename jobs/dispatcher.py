@@ -4,15 +4,11 @@ Everything here but the look-ups runs on one thread, which is the only one that 
 somebody to send commands to; `jobs.supervisor` keeps one alive and passes on what it says.
 """
 
-import json
 import logging
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field, replace
-from typing import Any
-
-import sqlalchemy as sa
+from dataclasses import replace
 
 from engine import (
     Event,
@@ -29,40 +25,18 @@ from engine import (
 from jobs.archive import Archive, read_plan
 from jobs.errors import QueueFull, ShuttingDown, StorageFailed
 from jobs.files import InputFolder, OutputFolder
+from jobs.live import Live, revive
 from jobs.protocol import Cancel, GivenBack, JobEvent, Message, Ready, Run, Skip, Worker
 from jobs.store import NewImage, NewJob, Store
 from jobs.story import Entry, Story
+from jobs.trash import sweep_trash
 from jobs.views import JobSettings
 from jobs.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
-DAY_S = 86_400.0
 SWEEP_S = 3600.0
 """How often deleted pictures are looked through for those that go for good."""
-SWEEP_COUNT = 200
-"""How many of them go at a time."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Live:
-    """A job that is not over."""
-
-    id: str
-    number: int
-    owner: str
-    plan: str
-    inputs: dict[str, str]
-    story: Story = field(default_factory=Story)
-    alone: bool = False
-    """A worker died while it ran this job, so it runs with no other beside it."""
-    cancelled: bool = False
-    settled: set[int] = field(default_factory=set)
-    """Images that are ready or skipped; a second attempt does not make them again."""
-    doom: Failed | None = None
-    """How it ends whatever the worker says next."""
-    ending: Finished | Failed | Stopped | None = None
-    """Its end, while that is not recorded yet."""
 
 
 class Dispatcher:
@@ -127,7 +101,7 @@ class Dispatcher:
             StorageFailed: the database cannot be read or written.
         """
         for row in self._store.unfinished():
-            live = self._revive(row)
+            live = self._live[row.id] = revive(row, self._archive.story(row.id))
             if row.state == "running":
                 for name in self._outputs.orphans(live.id, self._store.paths(live.id)):
                     self._outputs.remove(name)
@@ -389,36 +363,14 @@ class Dispatcher:
             self.at_rest.set()
         return live
 
-    def _revive(self, row: sa.Row[Any]) -> Live:
-        entries = self._archive.story(row.id)
-        made = (entry.event for entry in entries)
-        live = Live(
-            id=row.id,
-            number=row.number,
-            owner=row.owner,
-            plan=row.plan,
-            inputs=json.loads(row.inputs),
-            story=Story(entries),
-            alone=row.alone,
-            cancelled=row.cancelled,
-            settled={event.index for event in made if isinstance(event, ImageReady | ImageSkipped)},
-        )
-        self._live[live.id] = live
-        return live
-
     def _send(self, command: Run | Skip | Cancel) -> None:
         if self._worker is not None:
             self._worker.send(command)
 
     def _sweep(self) -> None:
-        """Remove pictures for good that were deleted long ago: first the file, so that a crash leaves none behind."""
         self._swept_at = time.monotonic()
-        cutoff = time.time() - self._settings.trash_days * DAY_S
         try:
-            while found := self._store.hidden_before(cutoff, SWEEP_COUNT):
-                for _, name in found:
-                    self._outputs.remove(name)
-                self._store.forget([image_id for image_id, _ in found])
+            sweep_trash(self._store, self._outputs, self._settings.trash_days)
         except (StorageFailed, OSError) as error:
             log.warning("trash: %s", error)
 

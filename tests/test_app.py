@@ -38,7 +38,7 @@ def run(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[st
 @pytest.mark.torch
 def test_once_paints_a_red_star_on_blue_and_the_same_again(tmp_path: Path) -> None:
     """The star is read by the pocket model's scorer, which sees pixels only."""
-    from pocket.score import read_scene
+    from pocket.score import read
 
     pictures = []
     for name in ("first.png", "second.png"):
@@ -48,7 +48,7 @@ def test_once_paints_a_red_star_on_blue_and_the_same_again(tmp_path: Path) -> No
         pictures.append(Image.open(tmp_path / name))
     first, second = (np.asarray(picture) for picture in pictures)
     assert np.array_equal(first, second)
-    seen = read_scene(np.asarray(pictures[0].resize((128, 128), Image.Resampling.BOX)))
+    seen = read(np.asarray(pictures[0].resize((128, 128), Image.Resampling.BOX)))
     assert (seen.shape, seen.colour, seen.background, seen.size) == ("star", "red", "blue", "large")
     saved = read_plan(pictures[0])
     assert saved is not None

@@ -20,7 +20,9 @@ def test_the_table_of_flags_is_complete(capsys) -> None:
 
 
 def test_every_flag_is_an_environment_variable() -> None:
-    settings = read_settings([], {"POCHADE_PORT": "9", "POCHADE_MODELS_DIR": "m", "POCHADE_SHARE": "1"})
+    settings = read_settings(
+        [], {"POCHADE_PORT": "9", "POCHADE_MODELS_DIR": "m", "POCHADE_SHARE": "1"}
+    )
     assert (settings.port, settings.models_dir, settings.share) == (9, Path("m"), True)
     assert read_settings(["--port", "8"], {"POCHADE_PORT": "9"}).port == 8
 
