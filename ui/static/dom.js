@@ -45,3 +45,6 @@ export function type(box, text) {
 }
 
 export const promptBox = () => document.querySelector("#prompt textarea");
+
+// Where dialogs and toasts go: inside Gradio's container, so that the theme holds there too.
+export const layer = () => document.getElementById("masthead");

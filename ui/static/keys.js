@@ -1,6 +1,6 @@
 // The keyboard: one table of what each key does.
 
-import { el } from "./dom.js";
+import { el, layer } from "./dom.js";
 import { weigh } from "./weights.js";
 import { watcher } from "./watcher.js";
 
@@ -27,7 +27,7 @@ export function sheet() {
     el("button", { type: "button", onclick: () => dialog.close() }, "Close"));
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.addEventListener("close", () => dialog.remove());
-  document.body.append(dialog);
+  layer().append(dialog);
   dialog.showModal();
 }
 

@@ -1,6 +1,6 @@
 // The large view: one picture, its facts, and what can be done with it.
 
-import { el, icon, ICONS } from "./dom.js";
+import { el, icon, ICONS, layer } from "./dom.js";
 import { remove } from "./pictures.js";
 import { reuse } from "./reuse.js";
 import { download, file } from "./server.js";
@@ -59,7 +59,7 @@ export function look(images, start) {
   });
   dialog.addEventListener("close", () => dialog.remove());
   draw();
-  document.body.append(dialog);
+  layer().append(dialog);
   dialog.showModal();
 }
 

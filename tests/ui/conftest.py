@@ -1,0 +1,64 @@
+"""A page on a real queue, whose engine does what each prompt says."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+import ui
+from engine import Catalog, Checkpoint, Size
+from jobs import Jobs, JobSettings, ThreadWorker
+from tests.ui.painting_engine import PaintingEngine
+
+SUMMARY = "It paints simple shapes in plain colours, some places and drawing styles."
+EXAMPLES = ("a red star on a blue background", "a yellow circle left of a green square")
+POCKET = Checkpoint(
+    name="pocket",
+    path=Path("pocket"),
+    native_size=256,
+    buckets=(Size(256, 256), Size(288, 224), Size(224, 288)),
+    sizes=(Size(1024, 1024), Size(1152, 896), Size(896, 1152)),
+    summary=SUMMARY,
+    examples=EXAMPLES,
+)
+OWN = Checkpoint(name="own.safetensors", path=Path("own.safetensors"))
+OWNER_HEADER = "x-owner"
+"""Names the visitor in tests of ownership."""
+
+
+def open_jobs(folder: Path, *, step_s: float = 0.0, gate: threading.Semaphore | None = None) -> Jobs:
+    """Start a queue on a folder."""
+    settings = JobSettings(data_dir=folder / "data", output_dir=folder / "outputs", drain_s=1.0)
+    jobs = Jobs(settings, lambda: ThreadWorker(lambda: PaintingEngine(slots=1, step_s=step_s, gate=gate)))
+    jobs.start()
+    return jobs
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    jobs = open_jobs(tmp_path)
+    yield jobs
+    jobs.close()
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    return Catalog([POCKET])
+
+
+@pytest.fixture
+def studio(jobs: Jobs, catalog: Catalog) -> ui.Studio:
+    return ui.Studio(
+        jobs=jobs,
+        catalog=catalog,
+        owner_of=lambda request: request.headers.get(OWNER_HEADER, "local"),
+    )
+
+
+@pytest.fixture
+def client(studio: ui.Studio) -> Iterator[TestClient]:
+    with TestClient(Starlette(routes=ui.routes(studio))) as client:
+        yield client
