@@ -70,7 +70,7 @@ class Story:
         """Put an event in the place of the one before it."""
         with self._lock:
             image = event.image if isinstance(event, Progress) else None
-            before = self._latest.get(image)
+            before = self._latest.get(image) or (self._kept[-1] if self._kept else None)
             if before is not None and before.event == event:
                 return
             self._latest[image] = Entry(self._next, event)

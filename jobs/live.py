@@ -1,0 +1,48 @@
+"""A job that is not over, as the dispatcher keeps it in mind."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from engine import Failed, Finished, ImageReady, ImageSkipped, Stopped
+from jobs.story import Entry, Story
+
+
+@dataclass(slots=True, kw_only=True)
+class Live:
+    """A job that is not over."""
+
+    id: str
+    number: int
+    owner: str
+    plan: str
+    inputs: dict[str, str]
+    story: Story = field(default_factory=Story)
+    alone: bool = False
+    """A worker died while it ran this job, so it runs with no other beside it."""
+    cancelled: bool = False
+    settled: set[int] = field(default_factory=set)
+    """Images that are ready or skipped; a second attempt does not make them again."""
+    doom: Failed | None = None
+    """How it ends whatever the worker says next."""
+    ending: Finished | Failed | Stopped | None = None
+    """Its end, while that is not recorded yet."""
+
+
+def revive(row: sa.Row[Any], entries: Sequence[Entry]) -> Live:
+    """Take up a job that an earlier life of the server left: its row and the story so far."""
+    events = (entry.event for entry in entries)
+    return Live(
+        id=row.id,
+        number=row.number,
+        owner=row.owner,
+        plan=row.plan,
+        inputs=json.loads(row.inputs),
+        story=Story(entries),
+        alone=row.alone,
+        cancelled=row.cancelled,
+        settled={event.index for event in events if isinstance(event, ImageReady | ImageSkipped)},
+    )
