@@ -8,8 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from engine import Failed, Finished, ImageSkipped, Queued, Started, Stopped
-from jobs import StorageFailed
-from jobs import tables
+from jobs import StorageFailed, tables
 from jobs.database import Database
 from jobs.record import event_from_json, event_to_json
 from jobs.store import NewJob, Store
