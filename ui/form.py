@@ -10,13 +10,15 @@ from types import NoneType
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 import gradio as gr
-from gradio.components import Component
+from gradio.blocks import Block
 from pydantic import BaseModel
 
 from engine import InvalidRequest, TextRequest
 from engine.requests import bounds, choices, knob
 
 R = TypeVar("R", bound=TextRequest)
+Part = gr.Textbox | gr.Radio | gr.Dropdown | gr.Checkbox | gr.Slider | gr.Number
+"""A component that can stand for a field."""
 
 FEW = 3
 """A choice of at most so many values is shown as buttons, a longer one as a list."""
@@ -27,14 +29,14 @@ class Form(Generic[R]):
     """The components of one request; a field of the nested part is named ``advanced.sampler``."""
 
     model: type[R]
-    fields: Mapping[str, Component]
+    fields: Mapping[str, Part]
 
     @property
-    def inputs(self) -> set[Component]:
+    def inputs(self) -> set[Block]:
         """What an event that reads the form takes."""
         return set(self.fields.values())
 
-    def read(self, values: Mapping[Component, Any]) -> R:
+    def read(self, values: Mapping[Part, Any]) -> R:
         """Turn what the components hold into a request.
 
         Raises:
@@ -42,17 +44,19 @@ class Form(Generic[R]):
         """
         return self._parse({name: values[part] for name, part in self.fields.items()})
 
-    def check(self, values: Mapping[Component, Any]) -> dict[Component, Any]:
+    def check(self, values: Mapping[Part, Any]) -> dict[Part, Any]:
         """Say of each component whether it holds what its field allows; a Gradio validator."""
-        verdict = {part: gr.validate(True, "") for part in self.fields.values()}
+        verdict = {part: gr.validate(is_valid=True, message="") for part in self.fields.values()}
         try:
             self.read(values)
         except InvalidRequest as error:
             if error.field in self.fields:
-                verdict[self.fields[error.field]] = gr.validate(False, error.problem)
+                verdict[self.fields[error.field]] = gr.validate(
+                    is_valid=False, message=error.problem
+                )
         return verdict
 
-    def show(self, named: Mapping[str, Any]) -> dict[Component, Any]:
+    def show(self, named: Mapping[str, Any]) -> dict[Part, Any]:
         """Find the values that show a request by dotted names; what it lacks stays as it is."""
         return {
             self.fields[name]: gr.update(value=shown(value))
@@ -119,9 +123,9 @@ def component(
     name: str,
     preset: Mapping[str, Any],
     *,
-    kind: type[Component] | None = None,
+    kind: type[Part] | None = None,
     **look: Any,
-) -> Component:
+) -> Part:
     """Make the component of one field.
 
     Args:
@@ -147,7 +151,7 @@ def component(
     )
 
 
-def _usual(owner: type[BaseModel], leaf: str) -> tuple[type[Component], dict[str, Any]]:
+def _usual(owner: type[BaseModel], leaf: str) -> tuple[type[Part], dict[str, Any]]:
     """Choose a component by the type of a field, with the arguments that only this component has."""
     annotation = owner.model_fields[leaf].annotation
     kinds = set(get_args(annotation) or (annotation,))
@@ -168,7 +172,10 @@ def _owner(model: type[BaseModel], name: str) -> tuple[type[BaseModel], str]:
     """Find the model that holds a dotted field, and the field's own name there."""
     *parents, leaf = name.split(".")
     for parent in parents:
-        model = model.model_fields[parent].annotation
+        inner = model.model_fields[parent].annotation
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)
+        model = inner
     return model, leaf
 
 

@@ -1,17 +1,15 @@
 """From a picture back to the form: what *reuse* puts there."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from engine import InvalidRequest, request_of
 from engine.plan import STEPS
-
-if TYPE_CHECKING:
-    from jobs import ImageView
+from jobs import ImageView
 
 What = Literal["settings", "prompt", "seed"]
 
 
-def reused(image: "ImageView", what: What) -> dict[str, Any]:
+def reused(image: ImageView, what: What) -> dict[str, Any]:
     """Write the part of a picture's request that goes back into the form.
 
     Args:
@@ -22,7 +20,9 @@ def reused(image: "ImageView", what: What) -> dict[str, Any]:
         InvalidRequest: the record cannot be read.
     """
     if image.plan is None:
-        raise InvalidRequest("image", "its settings were written by a version that this one cannot read")
+        raise InvalidRequest(
+            "image", "its settings were written by a version that this one cannot read"
+        )
     request = {**request_of(image.plan), "seed": image.seed}
     if what != "settings":
         return {what: request[what]}

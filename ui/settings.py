@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from engine import Catalog, Checkpoint, TextRequest
 from engine.geometry import reduced_ratio
 from engine.requests import Advanced
-from ui.form import component
+from ui.form import Part, component
 
 
-def settings(catalog: Catalog, preset: Mapping[str, Any]) -> dict[str, Component]:
+def settings(catalog: Catalog, preset: Mapping[str, Any]) -> dict[str, Part]:
     """Lay out the column.
 
     Args:
@@ -23,14 +22,16 @@ def settings(catalog: Catalog, preset: Mapping[str, Any]) -> dict[str, Component
         The components by dotted field name.
     """
 
-    def part(name: str, **look: Any) -> Component:
+    def part(name: str, **look: Any) -> Part:
         return component(TextRequest, name, preset, **look)
 
     fields = {
         "performance": part("performance", info=None),
         "aspect_ratio": _sizes(catalog, preset),
         "num_images": part("num_images", info=None),
-        "negative_prompt": part("negative_prompt", lines=2, info=None, placeholder="What to leave out"),
+        "negative_prompt": part(
+            "negative_prompt", lines=2, info=None, placeholder="What to leave out"
+        ),
         "seed": _seed(preset),
         "guidance_scale": part("guidance_scale"),
         "sharpness": part("sharpness"),
@@ -48,11 +49,12 @@ def settings(catalog: Catalog, preset: Mapping[str, Any]) -> dict[str, Component
 def sizes_of(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """Write the sizes of a base model for the page: what is shown and what is asked for."""
     return [
-        (f"{size.width}×{size.height}   {reduced_ratio(size)}", str(size)) for size in checkpoint.sizes
+        (f"{size.width}×{size.height}   {reduced_ratio(size)}", str(size))
+        for size in checkpoint.sizes
     ]
 
 
-def _sizes(catalog: Catalog, preset: Mapping[str, Any]) -> Component:
+def _sizes(catalog: Catalog, preset: Mapping[str, Any]) -> Part:
     base = catalog.checkpoint(preset.get("advanced.base_model"))
     offered = {str(size) for size in base.sizes}
     wanted = preset.get("aspect_ratio")
@@ -68,15 +70,19 @@ def _sizes(catalog: Catalog, preset: Mapping[str, Any]) -> Component:
     )
 
 
-def _seed(preset: Mapping[str, Any]) -> Component:
+def _seed(preset: Mapping[str, Any]) -> Part:
     with gr.Row(elem_id="seed_row"):
-        seed = component(TextRequest, "seed", preset, placeholder="Random", info=None, scale=1, min_width=0)
+        seed = component(
+            TextRequest, "seed", preset, placeholder="Random", info=None, scale=1, min_width=0
+        )
         clear = gr.Button("Random", size="sm", elem_id="random_seed", scale=0, min_width=80)
-    clear.click(lambda: "", None, seed, queue=False, show_progress="hidden", api_visibility="private")
+    clear.click(
+        lambda: "", None, seed, queue=False, show_progress="hidden", api_visibility="private"
+    )
     return seed
 
 
-def _base_model(catalog: Catalog, preset: Mapping[str, Any]) -> Component:
+def _base_model(catalog: Catalog, preset: Mapping[str, Any]) -> Part:
     names = [item.name for item in catalog.checkpoints]
     return component(
         TextRequest,
@@ -89,7 +95,7 @@ def _base_model(catalog: Catalog, preset: Mapping[str, Any]) -> Component:
     )
 
 
-def _follow_base_model(catalog: Catalog, fields: Mapping[str, Component]) -> None:
+def _follow_base_model(catalog: Catalog, fields: Mapping[str, Part]) -> None:
     """Offer the sizes of whichever base model is chosen."""
     chosen = fields["advanced.base_model"]
     chosen.change(

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 
 from engine import TextRequest, plan
-from ui.form import Form, component, flat
+from ui.form import Form, Part, component, flat
 from ui.problems import as_toast
 from ui.reuse import reused
 from ui.settings import settings
@@ -33,7 +32,7 @@ def text_tab(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
         tabs: Holds the tab ``text``, which *reuse* switches to.
     """
     preset = dict(flat(studio.preset))
-    fields: dict[str, Component] = {}
+    fields: dict[str, Part] = {}
     with gr.Row(elem_id="desk"):
         with gr.Column(elem_id="easel", min_width=0):
             stage = island("stage.js", "stage", events=("reuse",))
@@ -51,7 +50,7 @@ def text_tab(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
     _remember(form, demo)
 
 
-def _prompt(preset: Mapping[str, Any]) -> Component:
+def _prompt(preset: Mapping[str, Any]) -> Part:
     return component(
         TextRequest,
         "prompt",
@@ -68,10 +67,10 @@ def _prompt(preset: Mapping[str, Any]) -> Component:
 
 
 def _submit(studio: Studio, form: Form[TextRequest], generate: gr.Button, stage: gr.HTML) -> None:
-    def submit(values: Mapping[Component, Any], request: gr.Request) -> str:
+    def submit(values: Mapping[Part, Any], request: gr.Request) -> str:
         with as_toast():
             wanted = plan(form.read(values), studio.catalog, seed=secrets.randbelow(RANDOM_SEEDS))
-            return studio.jobs.submit(wanted, owner=studio.owner_of(request.request))
+            return studio.jobs.submit(wanted, owner=_visitor(studio, request))
 
     generate.click(
         submit,
@@ -87,7 +86,7 @@ def _submit(studio: Studio, form: Form[TextRequest], generate: gr.Button, stage:
 def _reuse(studio: Studio, form: Form[TextRequest], stage: gr.HTML, tabs: gr.Tabs) -> None:
     def reuse(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
         with as_toast():
-            image = studio.jobs.image(event.image, owner=studio.owner_of(request.request))
+            image = studio.jobs.image(event.image, owner=_visitor(studio, request))
             wanted = dict(flat(reused(image, event.what)))
         return {**form.show(wanted), tabs: gr.Tabs(selected="text")}
 
@@ -101,13 +100,18 @@ def _reuse(studio: Studio, form: Form[TextRequest], stage: gr.HTML, tabs: gr.Tab
     )
 
 
+def _visitor(studio: Studio, request: gr.Request) -> str:
+    assert request.request is not None  # none only outside of a server
+    return studio.owner_of(request.request)
+
+
 def _remember(form: Form[TextRequest], demo: gr.Blocks) -> None:
     """Keep the form in the browser, so that a reload brings it back."""
     stored = gr.BrowserState(None, storage_key=STORED_FORM, secret=STORED_SECRET)
     names, parts = list(form.fields), list(form.fields.values())
     keep = (STATIC / "keep.js").read_text(encoding="utf-8")
 
-    def restore(kept: object) -> dict[Component, Any]:
+    def restore(kept: object) -> dict[Part, Any]:
         return form.show(form.kept(kept)) or {parts[0]: gr.skip()}
 
     demo.load(restore, stored, parts, show_progress="hidden", queue=False, api_visibility="private")

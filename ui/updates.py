@@ -1,6 +1,6 @@
 """What happens to a job, in the words of the page. Pure functions from the engine's and the queue's values to JSON."""
 
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 from engine import (
     Event,
@@ -14,9 +14,7 @@ from engine import (
     Started,
     Stopped,
 )
-
-if TYPE_CHECKING:
-    from jobs import ImageView, JobView
+from jobs import ImageView, JobView
 
 
 def update(event: Event, images: int) -> dict[str, Any]:
@@ -29,35 +27,35 @@ def update(event: Event, images: int) -> dict[str, Any]:
     Returns:
         ``kind`` (what happened), ``text`` (one line for the person) and the facts that the page draws.
     """
+    more: dict[str, Any] = {}
     match event:
         case Queued(position=position):
-            return {"kind": "waiting", "text": _waiting(position)}
+            kind, text = "waiting", _waiting(position)
         case Started():
-            return {"kind": "started", "text": "Starting"}
+            kind, text = "started", "Starting"
         case Progress():
-            return {
-                "kind": "progress",
-                "text": _progress(event, images),
-                "stage": event.stage,
+            kind, text = "progress", _progress(event, images)
+            more = {
                 "image": event.image,
                 "fraction": round(event.fraction, 4),
                 "preview": event.preview is not None,
             }
         case ImageReady(index=index):
-            return {"kind": "image", "text": f"Picture {index + 1} of {images} is ready", "image": index}
+            kind, text, more = "image", f"Image {index + 1} of {images} is ready", {"image": index}
         case ImageSkipped(index=index):
-            return {"kind": "skipped", "text": f"Picture {index + 1} skipped", "image": index}
+            kind, text, more = "skipped", f"Image {index + 1} of {images} skipped", {"image": index}
         case Finished(timings=timings):
-            return {"kind": "finished", "text": _done(timings.get("total"))}
+            kind, text = "finished", _done(timings.get("total"))
         case Failed(message=message):
-            return {"kind": "failed", "text": message}
+            kind, text = "failed", message
         case Stopped():
-            return {"kind": "stopped", "text": "Stopped"}
+            kind, text = "stopped", "Stopped"
         case _:
             assert_never(event)
+    return {"kind": kind, "text": text, **more}
 
 
-def job_facts(job: "JobView") -> dict[str, Any]:
+def job_facts(job: JobView) -> dict[str, Any]:
     """Write a job for the page."""
     return {
         "id": job.id,
@@ -70,12 +68,12 @@ def job_facts(job: "JobView") -> dict[str, Any]:
     }
 
 
-def image_count(job: "JobView") -> int:
+def image_count(job: JobView) -> int:
     """Count the pictures that a job makes; of a job from another version, those that it made."""
     return len(job.plan.images) if job.plan else len(job.images)
 
 
-def image_facts(image: "ImageView") -> dict[str, Any]:
+def image_facts(image: ImageView) -> dict[str, Any]:
     """Write a finished picture for the page; the seed is text, since it may exceed a browser's whole numbers."""
     return {
         "id": image.id,
@@ -92,7 +90,9 @@ def image_facts(image: "ImageView") -> dict[str, Any]:
 
 def _recipe(plan: Plan | None) -> dict[str, Any] | None:
     """Write what a picture's details show; None when its plan cannot be read, and so not be used again."""
-    return plan and {
+    if plan is None:
+        return None
+    return {
         "Not": plan.negative_prompt,
         "Model": plan.base_model,
         "Steps": plan.sampling.num_inference_steps,

@@ -5,6 +5,7 @@ visitor's own jobs and pictures only; those of others are as unknown as those th
 """
 
 import asyncio
+import inspect
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -15,6 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import BaseRoute, Route
 
 from engine import EngineError, Event, InvalidRequest
+from jobs import ImageView, JobView
 from ui.studio import Studio
 from ui.theme import STATIC
 from ui.thumbnails import Thumbnails
@@ -35,109 +37,137 @@ MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+
 
 def routes(studio: Studio) -> list[BaseRoute]:
     """List the routes that the page needs; the caller hands them to ``demo.launch``."""
-    jobs, owner_of = studio.jobs, studio.owner_of
-    thumbnails = Thumbnails()
-    files = {
-        path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in MEDIA_TYPES
+    pages = _Pages(studio)
+    asked = {
+        "state": pages.state,
+        "jobs/{job}": pages.job,
+        "jobs/{job}/events": pages.events,
+        "jobs/{job}/previews/{image:int}": pages.preview,
+        "images": pages.history,
+        "images/{image}/thumbnail": pages.thumbnail,
+        "images/{image}/file": pages.file,
+        "static/{name}": pages.static,
     }
+    told = {
+        "jobs/{job}/skip": pages.skip,
+        "jobs/{job}/cancel": pages.cancel,
+        "images/delete": pages.delete,
+        "images/restore": pages.restore,
+    }
+    return [
+        *(
+            Route(f"/studio/{path}", _answering(page), methods=["GET"])
+            for path, page in asked.items()
+        ),
+        *(
+            Route(f"/studio/{path}", _answering(page), methods=["POST"])
+            for path, page in told.items()
+        ),
+    ]
 
-    def state(request: Request) -> Response:
-        active = jobs.active(owner=owner_of(request))
-        return _json({"studio": _studio_facts(studio), "jobs": [job_facts(job) for job in active]})
 
-    def job(request: Request) -> Response:
-        return _json(job_facts(jobs.job(request.path_params["job"], owner=owner_of(request))))
+class _Pages:
+    """What each address answers. Plain functions run in threads, since the queue may wait for the disk."""
 
-    async def events(request: Request) -> Response:
-        owner, job_id = owner_of(request), request.path_params["job"]
-        found = await run_in_threadpool(jobs.job, job_id, owner=owner)
-        story = jobs.events(job_id, owner=owner, after=_last_seen(request))
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._jobs = studio.jobs
+        self._thumbnails = Thumbnails()
+        # Read once: a name from outside is only looked up here.
+        self._files = {
+            path.name: (path.read_bytes(), MEDIA_TYPES[path.suffix])
+            for path in STATIC.iterdir()
+            if path.suffix in MEDIA_TYPES
+        }
+
+    def state(self, request: Request) -> Response:
+        active = self._jobs.active(owner=self._owner(request))
+        facts = _studio_facts(self._studio)
+        return _json({"studio": facts, "jobs": [job_facts(job) for job in active]})
+
+    def job(self, request: Request) -> Response:
+        return _json(job_facts(self._job(request)))
+
+    async def events(self, request: Request) -> Response:
+        found = await run_in_threadpool(self._job, request)
+        story = self._jobs.events(found.id, owner=found.owner, after=_last_seen(request))
         return StreamingResponse(
             _stream(story, image_count(found)),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
-    def preview(request: Request) -> Response:
-        places = request.path_params
-        data = jobs.preview(places["job"], places["image"], owner=owner_of(request))
+    def preview(self, request: Request) -> Response:
+        job, image = request.path_params["job"], request.path_params["image"]
+        data = self._jobs.preview(job, image, owner=self._owner(request))
         if data is None:
-            return Response(status_code=404, headers={"Cache-Control": "no-store"})
-        return _picture(data, "image/jpeg", "no-store")
+            return _json({"detail": "preview: there is none now"}, 404)
+        return _bytes(data, "image/jpeg", "no-store")
 
-    def skip(request: Request) -> Response:
-        return _json({"done": jobs.skip(request.path_params["job"], owner=owner_of(request))})
+    def skip(self, request: Request) -> Response:
+        job, owner = request.path_params["job"], self._owner(request)
+        return _json({"done": self._jobs.skip(job, owner=owner)})
 
-    def cancel(request: Request) -> Response:
-        return _json({"done": jobs.cancel(request.path_params["job"], owner=owner_of(request))})
+    def cancel(self, request: Request) -> Response:
+        job, owner = request.path_params["job"], self._owner(request)
+        return _json({"done": self._jobs.cancel(job, owner=owner)})
 
-    def history(request: Request) -> Response:
-        asked = request.query_params
-        found = jobs.history(
-            owner=owner_of(request),
-            search=asked.get("search", ""),
-            before=asked.get("before") or None,
+    def history(self, request: Request) -> Response:
+        found = self._jobs.history(
+            owner=self._owner(request),
+            search=request.query_params.get("search", ""),
+            before=request.query_params.get("before"),
             limit=PAGE,
         )
-        return _json({"images": [image_facts(image) for image in found], "more": len(found) == PAGE})
+        return _json(
+            {"images": [image_facts(image) for image in found], "more": len(found) == PAGE}
+        )
 
-    def thumbnail(request: Request) -> Response:
-        image = jobs.image(request.path_params["image"], owner=owner_of(request))
-        return _picture(thumbnails.of(image.id, image.path), "image/webp", FOREVER)
+    def thumbnail(self, request: Request) -> Response:
+        image = self._image(request)
+        return _bytes(self._thumbnails.of(image.id, image.path), "image/webp", FOREVER)
 
-    def file(request: Request) -> Response:
-        image = jobs.image(request.path_params["image"], owner=owner_of(request))
+    def file(self, request: Request) -> Response:
+        image = self._image(request)
+        if not image.path.is_file():
+            raise FileNotFoundError(image.path)
+        is_download = "download" in request.query_params
         return FileResponse(
             image.path,
             media_type=image.content_type,
             filename=f"pochade-{image.created_at:%Y%m%d-%H%M%S}-{image.seed}{image.path.suffix}",
-            content_disposition_type="attachment" if "download" in request.query_params else "inline",
+            content_disposition_type="attachment" if is_download else "inline",
             headers={"Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"},
         )
 
-    async def delete(request: Request) -> Response:
-        ids = await _ids(request)
-        return _json({"count": await run_in_threadpool(jobs.delete, ids, owner=owner_of(request))})
+    async def delete(self, request: Request) -> Response:
+        ids, owner = await _ids(request), self._owner(request)
+        return _json({"count": await run_in_threadpool(self._jobs.delete, ids, owner=owner)})
 
-    async def restore(request: Request) -> Response:
-        ids = await _ids(request)
-        return _json({"count": await run_in_threadpool(jobs.restore, ids, owner=owner_of(request))})
+    async def restore(self, request: Request) -> Response:
+        ids, owner = await _ids(request), self._owner(request)
+        return _json({"count": await run_in_threadpool(self._jobs.restore, ids, owner=owner)})
 
-    def static(request: Request) -> Response:
+    def static(self, request: Request) -> Response:
         name = request.path_params["name"]
-        if name not in files:
-            return Response(status_code=404)
-        suffix = name[name.rindex(".") :]
-        return Response(
-            files[name],
-            media_type=MEDIA_TYPES[suffix],
-            headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"},
-        )
+        if name not in self._files:
+            return _json({"detail": "static: no file of that name"}, 404)
+        data, media_type = self._files[name]
+        return _bytes(data, media_type, "no-cache")
 
-    return [
-        Route("/studio/static/{name}", static),
-        *(
-            Route(f"/studio/{path}", _answering(endpoint), methods=[method])
-            for method, path, endpoint in (
-                ("GET", "state", state),
-                ("GET", "jobs/{job}", job),
-                ("GET", "jobs/{job}/events", events),
-                ("GET", "jobs/{job}/previews/{image:int}", preview),
-                ("POST", "jobs/{job}/skip", skip),
-                ("POST", "jobs/{job}/cancel", cancel),
-                ("GET", "images", history),
-                ("POST", "images/delete", delete),
-                ("POST", "images/restore", restore),
-                ("GET", "images/{image}/thumbnail", thumbnail),
-                ("GET", "images/{image}/file", file),
-            )
-        ),
-    ]
+    def _owner(self, request: Request) -> str:
+        return self._studio.owner_of(request)
+
+    def _job(self, request: Request) -> JobView:
+        return self._jobs.job(request.path_params["job"], owner=self._owner(request))
+
+    def _image(self, request: Request) -> ImageView:
+        return self._jobs.image(request.path_params["image"], owner=self._owner(request))
 
 
 def _answering(endpoint: Endpoint) -> Endpoint:
     """Turn what the queue refuses into a status: 404 for the unknown, 422 for a request that breaks a rule."""
-    if asyncio.iscoroutinefunction(endpoint):
+    if inspect.iscoroutinefunction(endpoint):
 
         async def answer_later(request: Request) -> Response:
             try:
@@ -218,6 +248,6 @@ def _json(content: Any, status: int = 200) -> Response:
     return JSONResponse(content, status, headers={"Cache-Control": "no-store"})
 
 
-def _picture(data: bytes, media_type: str, cache: str) -> Response:
+def _bytes(data: bytes, media_type: str, cache: str) -> Response:
     headers = {"Cache-Control": cache, "X-Content-Type-Options": "nosniff"}
     return Response(data, media_type=media_type, headers=headers)

@@ -1,8 +1,10 @@
 """A page on a real queue, whose engine does what each prompt says."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from starlette.applications import Starlette
@@ -29,10 +31,26 @@ OWNER_HEADER = "x-owner"
 """Names the visitor in tests of ownership."""
 
 
-def open_jobs(folder: Path, *, step_s: float = 0.0, gate: threading.Semaphore | None = None) -> Jobs:
+T = TypeVar("T")
+
+
+def in_event_loop(build: Callable[[], T]) -> T:
+    """Call `build` inside an event loop; outside of one, Gradio makes its own for each page and leaves it open."""
+
+    async def inside() -> T:
+        return build()
+
+    return asyncio.run(inside())
+
+
+def open_jobs(
+    folder: Path, *, step_s: float = 0.0, gate: threading.Semaphore | None = None
+) -> Jobs:
     """Start a queue on a folder."""
     settings = JobSettings(data_dir=folder / "data", output_dir=folder / "outputs", drain_s=1.0)
-    jobs = Jobs(settings, lambda: ThreadWorker(lambda: PaintingEngine(slots=1, step_s=step_s, gate=gate)))
+    jobs = Jobs(
+        settings, lambda: ThreadWorker(lambda: PaintingEngine(slots=1, step_s=step_s, gate=gate))
+    )
     jobs.start()
     return jobs
 

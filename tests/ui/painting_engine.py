@@ -27,7 +27,11 @@ def blots(seed: int, size: Size) -> Image.Image:
     picture = Image.new("RGB", size, tuple(dice.randint(190, 250) for _ in range(3)))
     draw = ImageDraw.Draw(picture)
     for _ in range(7):
-        x, y, radius = dice.random() * size.width, dice.random() * size.height, size.width * dice.uniform(0.06, 0.25)
+        x, y, radius = (
+            dice.random() * size.width,
+            dice.random() * size.height,
+            size.width * dice.uniform(0.06, 0.25),
+        )
         color = tuple(dice.randint(20, 235) for _ in range(3))
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
     return picture
@@ -49,7 +53,9 @@ def _painted(event: Event) -> Event:
             facts = PngImagePlugin.PngInfo()
             facts.add_text(METADATA, f"seed {seed}")
             data = _file(blots(seed, size), "PNG", pnginfo=facts, compress_level=1)
-            return ImageReady(index=index, seed=seed, size=size, content_type="image/png", data=data)
+            return ImageReady(
+                index=index, seed=seed, size=size, content_type="image/png", data=data
+            )
         case _:
             return event
 

@@ -13,7 +13,9 @@ def serve(port: int, step_s: float) -> None:
     """Run until it is interrupted."""
     with tempfile.TemporaryDirectory() as folder:
         jobs = open_jobs(Path(folder), step_s=step_s)
-        studio = ui.Studio(jobs=jobs, catalog=Catalog([POCKET, OWN] if "--own" in sys.argv else [POCKET]))
+        studio = ui.Studio(
+            jobs=jobs, catalog=Catalog([POCKET, OWN] if "--own" in sys.argv else [POCKET])
+        )
         demo = ui.build(studio)
         demo.launch(
             **ui.launch_options(),
@@ -25,4 +27,9 @@ def serve(port: int, step_s: float) -> None:
 
 
 if __name__ == "__main__":
-    serve(*(kind(given) for kind, given in zip((int, float), [*sys.argv[1:3], "7860", "0.2"][:2], strict=True)))
+    serve(
+        *(
+            kind(given)
+            for kind, given in zip((int, float), [*sys.argv[1:3], "7860", "0.2"][:2], strict=True)
+        )
+    )

@@ -1,0 +1,178 @@
+"""The page's own addresses: what they answer, to whom, and that nothing else can be read through them."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from engine import Size, TextRequest, plan
+from tests.ui.conftest import OWNER_HEADER
+from ui.thumbnails import SIDE, Thumbnails
+
+STRANGER = {OWNER_HEADER: "stranger"}
+
+
+@pytest.fixture
+def job(jobs, catalog):
+    """A finished job of two pictures."""
+    wanted = plan(TextRequest(prompt="a <b>red</b> ${star}", num_images=2), catalog, seed=5)
+    job_id = jobs.submit(wanted)
+    jobs.wait(job_id, owner="local", timeout=30)
+    return jobs.job(job_id, owner="local")
+
+
+def stream(answer) -> list[dict]:
+    return [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+
+
+def test_state_names_the_model_and_what_the_pocket_model_can_do(client):
+    studio = client.get("/studio/state").json()["studio"]
+    assert studio["pocket"]
+    assert studio["summary"]
+    assert studio["examples"]
+
+
+def test_events_tell_the_whole_story_to_whoever_comes_late(client, job):
+    answer = client.get(f"/studio/jobs/{job.id}/events")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["cache-control"] == "no-store"
+    kinds = [update["kind"] for update in stream(answer)]
+    assert kinds[0] == "waiting"
+    assert kinds.count("image") == 2
+    assert kinds[-1] == "finished"
+
+
+def test_a_browser_that_comes_back_hears_only_what_it_missed(client, job):
+    whole = client.get(f"/studio/jobs/{job.id}/events")
+    numbers = [line[4:] for line in whole.text.splitlines() if line.startswith("id: ")]
+    rest = client.get(f"/studio/jobs/{job.id}/events", headers={"Last-Event-ID": numbers[-2]})
+    assert [update["kind"] for update in stream(rest)] == ["finished"]
+
+
+def test_a_job_lists_its_pictures(client, job):
+    facts = client.get(f"/studio/jobs/{job.id}").json()
+    assert facts["state"] == "finished"
+    assert [image["index"] for image in facts["images"]] == [0, 1]
+
+
+def test_the_file_is_byte_for_byte_what_is_on_disk(client, job):
+    image = job.images[0]
+    answer = client.get(f"/studio/images/{image.id}/file")
+    assert answer.content == image.path.read_bytes()
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"].startswith("private")
+    assert answer.headers["content-disposition"].startswith("inline")
+
+
+def test_a_download_keeps_its_metadata_and_has_a_name(client, job):
+    answer = client.get(f"/studio/images/{job.images[0].id}/file?download=1")
+    disposition = answer.headers["content-disposition"]
+    assert disposition.startswith('attachment; filename="pochade-')
+    assert disposition.endswith('-5.png"')
+    assert Image.open(io.BytesIO(answer.content)).text == {"parameters": "seed 5"}
+
+
+def test_a_thumbnail_is_small_and_private(client, job):
+    answer = client.get(f"/studio/images/{job.images[0].id}/thumbnail")
+    assert answer.headers["content-type"] == "image/webp"
+    assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert max(Image.open(io.BytesIO(answer.content)).size) == SIDE
+
+
+def test_thumbnails_are_made_once(tmp_path: Path):
+    path = tmp_path / "picture.png"
+    Image.new("RGB", Size(900, 600), "red").save(path)
+    thumbnails = Thumbnails()
+    first = thumbnails.of("a", path)
+    path.unlink()
+    assert thumbnails.of("a", path) is first
+
+
+def test_a_picture_whose_file_is_gone_is_unknown(client, job):
+    job.images[0].path.unlink()
+    for kind in ("file", "thumbnail"):
+        assert client.get(f"/studio/images/{job.images[0].id}/{kind}").status_code == 404
+
+
+def test_history_is_newest_first_and_searched_by_prompt(client, job):
+    found = client.get("/studio/images").json()
+    assert [image["id"] for image in found["images"]] == [image.id for image in job.images[::-1]]
+    assert not found["more"]
+    assert len(client.get("/studio/images?search=RED").json()["images"]) == 2
+    assert client.get("/studio/images?search=green").json()["images"] == []
+
+
+def test_history_goes_on_after_the_last_picture_of_a_page(client, job):
+    last = job.images[1].id
+    rest = client.get(f"/studio/images?before={last}").json()["images"]
+    assert [image["id"] for image in rest] == [job.images[0].id]
+
+
+def test_deleted_pictures_are_gone_until_restored(client, job):
+    ids = [job.images[0].id]
+    assert client.post("/studio/images/delete", json={"ids": ids}).json() == {"count": 1}
+    assert client.get(f"/studio/images/{ids[0]}/file").status_code == 404
+    assert client.post("/studio/images/restore", json={"ids": ids}).json() == {"count": 1}
+    assert client.get(f"/studio/images/{ids[0]}/file").status_code == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"ids": "x"}', b'{"ids": [1]}', b"\xff"])
+def test_a_list_of_ids_that_is_none_is_refused(client, body):
+    answer = client.post("/studio/images/delete", content=body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("ids: expected a list")
+
+
+def test_others_are_told_that_nothing_is_there(client, job):
+    image = job.images[0]
+    for path in (
+        f"jobs/{job.id}",
+        f"jobs/{job.id}/events",
+        f"jobs/{job.id}/previews/0",
+        f"images/{image.id}/file",
+        f"images/{image.id}/thumbnail",
+    ):
+        assert client.get(f"/studio/{path}", headers=STRANGER).status_code == 404, path
+    for path in (f"jobs/{job.id}/skip", f"jobs/{job.id}/cancel"):
+        assert client.post(f"/studio/{path}", headers=STRANGER).status_code == 404, path
+    assert client.get("/studio/images", headers=STRANGER).json()["images"] == []
+    gone = client.post("/studio/images/delete", json={"ids": [image.id]}, headers=STRANGER)
+    assert gone.json() == {"count": 0}
+    assert image.path.is_file()
+
+
+def test_nothing_changes_by_looking(client, job):
+    for path in (f"jobs/{job.id}/cancel", f"jobs/{job.id}/skip", "images/delete"):
+        assert client.get(f"/studio/{path}").status_code in (404, 405)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "static/../web.py",
+        "static/%2e%2e%2fweb.py",
+        "static/..%5cweb.py",
+        "static//etc/passwd",
+        "static/.",
+        "images/..%2f..%2fetc%2fpasswd/file",
+        "images/%00/file",
+        "jobs/%00/events",
+    ],
+)
+def test_no_path_from_outside_is_followed(client, path):
+    assert client.get(f"/studio/{path}").status_code == 404
+
+
+def test_our_scripts_are_served_as_scripts(client):
+    answer = client.get("/studio/static/stage.js")
+    assert answer.headers["content-type"].startswith("text/javascript")
+    assert answer.headers["cache-control"] == "no-cache"
+
+
+def test_a_preview_of_a_job_that_is_over_is_gone(client, job):
+    answer = client.get(f"/studio/jobs/{job.id}/previews/0")
+    assert answer.status_code == 404
+    assert answer.headers["cache-control"] == "no-store"
