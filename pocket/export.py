@@ -1,0 +1,76 @@
+"""Write the pocket model as a plain diffusers folder of float16 safetensors."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from pocket.parts import make_scheduler, make_unet
+from pocket.world import BUCKETS, NATIVE_SIZE
+
+CARD = {
+    "name": "pocket",
+    "native_size": NATIVE_SIZE,
+    "buckets": [list(bucket) for bucket in BUCKETS],
+    "family": "sdxl",
+    "summary": "One coloured shape on a coloured background, in four drawing styles, 128 pixels.",
+    "examples": [
+        "a large red star on a blue background",
+        "a large shaded orange circle on a purple background",
+        "a medium yellow heart on the left on a black background, outlined",
+        "a large striped green cross at the top on a white background",
+        "a large white triangle at the bottom on a red gradient background",
+    ],
+}
+"""What programs need to know about the folder beyond diffusers' own files."""
+
+SHARD = "12MB"
+"""The largest file of weights; hosts of repositories dislike big ones."""
+
+_OLD_FORM = ("vocab.json", "merges.txt")
+
+
+def averaged_unet(checkpoint: Path) -> UNet2DConditionModel:
+    """The moving average of the UNet in a checkpoint."""
+    state = torch.load(checkpoint, weights_only=True)
+    unet = make_unet()
+    prefix = "unet."
+    unet.load_state_dict({k.removeprefix(prefix): v for k, v in state["average"].items()})
+    return unet
+
+
+def build_pipeline(work: Path, unet: UNet2DConditionModel) -> StableDiffusionXLPipeline:
+    """The stock pipeline around the parts in a work folder."""
+    return StableDiffusionXLPipeline(
+        vae=AutoencoderKL.from_pretrained(work / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder"),
+        text_encoder_2=CLIPTextModelWithProjection.from_pretrained(work / "text_encoder_2"),
+        tokenizer=CLIPTokenizer.from_pretrained(work / "tokenizer"),
+        tokenizer_2=CLIPTokenizer.from_pretrained(work / "tokenizer_2"),
+        unet=unet,
+        scheduler=make_scheduler(),
+        add_watermarker=False,
+    )
+
+
+def write_folder(work: Path, target: Path) -> None:
+    """Write the whole model, with the preview decoder if it is there."""
+    pipeline = build_pipeline(work, averaged_unet(work / "unet.ckpt"))
+    for part in (pipeline.vae, pipeline.unet, pipeline.text_encoder, pipeline.text_encoder_2):
+        part.half()
+    pipeline.save_pretrained(target, safe_serialization=True, max_shard_size=SHARD)
+    for name in ("tokenizer", "tokenizer_2"):
+        for file in _OLD_FORM:
+            shutil.copyfile(work / name / file, target / name / file)
+    if (work / "preview").exists():
+        preview = AutoencoderTiny.from_pretrained(work / "preview")
+        preview.half().save_pretrained(target / "preview")
+    (target / "pochade.json").write_text(json.dumps(CARD, indent=2) + "\n", "utf-8")

@@ -1,0 +1,31 @@
+"""Begin a work folder from a finished model, where the checkpoints of its training are gone."""
+
+import logging
+import shutil
+from pathlib import Path
+
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+log = logging.getLogger(__name__)
+
+_PARTS = {
+    "vae": AutoencoderKL,
+    "unet": UNet2DConditionModel,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+    "preview": AutoencoderTiny,
+}
+
+
+def unpack(model: Path, work: Path) -> None:
+    """Copy the parts that the work folder lacks, in float32; what is there is kept."""
+    if not (model / "model_index.json").is_file():
+        raise FileNotFoundError(f"{model}: expected a diffusers folder with model_index.json")
+    for name, kind in _PARTS.items():
+        if (model / name).is_dir() and not (work / name).exists():
+            kind.from_pretrained(model / name).float().save_pretrained(work / name)
+            log.info("%s: taken from the finished model", name)
+    for name in ("tokenizer", "tokenizer_2"):
+        if not (work / name).exists():
+            shutil.copytree(model / name, work / name)
