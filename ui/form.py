@@ -17,7 +17,7 @@ from engine import InvalidRequest, TextRequest
 from engine.requests import bounds, choices, knob
 
 R = TypeVar("R", bound=TextRequest)
-Part = gr.Textbox | gr.Radio | gr.Dropdown | gr.Checkbox | gr.Slider | gr.Number
+Part = gr.Textbox | gr.Radio | gr.Dropdown | gr.Checkbox | gr.Slider
 """A component that can stand for a field."""
 
 FEW = 3
@@ -59,9 +59,9 @@ class Form(Generic[R]):
     def show(self, named: Mapping[str, Any]) -> dict[Part, Any]:
         """Find the values that show a request by dotted names; what it lacks stays as it is."""
         return {
-            self.fields[name]: gr.update(value=shown(value))
+            part: gr.update(value=as_text(value) if isinstance(part, gr.Textbox) else value)
             for name, value in named.items()
-            if name in self.fields
+            if (part := self.fields.get(name)) is not None
         }
 
     def kept(self, stored: object) -> dict[str, Any]:
@@ -113,9 +113,9 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield prefix + name, value
 
 
-def shown(value: Any) -> Any:
-    """Write a value as a component holds it: whole numbers beyond a browser's precision become text."""
-    return str(value) if isinstance(value, int) and abs(value) > 2**31 else value
+def as_text(value: Any) -> str:
+    """Write a value for a text box; none is an empty one."""
+    return "" if value is None else str(value)
 
 
 def component(
@@ -138,13 +138,14 @@ def component(
     owner, leaf = _owner(model, name)
     facts, field = knob(owner, leaf), owner.model_fields[leaf]
     usual, arguments = _usual(owner, leaf)
+    chosen = kind or usual
     value = preset.get(name, field.default)
-    return (kind or usual)(
+    return chosen(
         **{
             **arguments,
             "label": facts.label,
             "info": facts.help,
-            "value": shown(value),
+            "value": as_text(value) if chosen is gr.Textbox else value,
             "elem_id": leaf,
             **look,
         }
@@ -161,11 +162,11 @@ def _usual(owner: type[BaseModel], leaf: str) -> tuple[type[Part], dict[str, Any
     if kinds == {bool}:
         return gr.Checkbox, {}
     step = knob(owner, leaf).step
-    if step is None:
+    if step is None or NoneType in kinds:
+        # A number that may be left out is text too: Gradio's own number box turns an empty value into 0.
         return gr.Textbox, {}
     low, high = bounds(owner, leaf)
-    ranged = {"minimum": low, "maximum": high, "step": step}
-    return (gr.Number, {**ranged, "precision": 0}) if NoneType in kinds else (gr.Slider, ranged)
+    return gr.Slider, {"minimum": low, "maximum": high, "step": step}
 
 
 def _owner(model: type[BaseModel], name: str) -> tuple[type[BaseModel], str]:

@@ -1,6 +1,7 @@
 """The settings column: what decides the picture beside its words."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -37,11 +38,16 @@ def settings(catalog: Catalog, preset: Mapping[str, Any]) -> dict[str, Part]:
         "sharpness": part("sharpness"),
         "output_format": part("output_format", info=None),
     }
+    special = {
+        "base_model": lambda: _base_model(catalog, preset),
+        "num_inference_steps": lambda: part(
+            "advanced.num_inference_steps", placeholder="As the performance says"
+        ),
+    }
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-        for name in Advanced.model_fields:
-            fields[f"advanced.{name}"] = (
-                _base_model(catalog, preset) if name == "base_model" else part(f"advanced.{name}")
-            )
+        for leaf in Advanced.model_fields:
+            make = special.get(leaf, partial(part, f"advanced.{leaf}"))
+            fields[f"advanced.{leaf}"] = make()
     _follow_base_model(catalog, fields)
     return fields
 
