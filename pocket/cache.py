@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pocket.draw import draw
-from pocket.parts import SCALING_FACTOR
+from pocket.parts import SCALING_FACTOR, Vae, library
 from pocket.team import Team
 from pocket.train_vae import pixels
 from pocket.world import (
@@ -60,15 +59,17 @@ def _paths(folder: Path, size: tuple[int, int], rank: int) -> tuple[Path, Path]:
 
 
 @torch.no_grad()
-def _encode(vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> NDArray[np.float16]:
+def _encode(vae: Vae, pictures: NDArray[np.uint8]) -> NDArray[np.float16]:
     with torch.autocast("cpu", torch.bfloat16, enabled=False):
         mean = vae.encode(pixels(pictures)).latent_dist.mean * SCALING_FACTOR
-    return mean.contiguous().numpy().astype(np.float16)
+    return np.asarray(mean.contiguous().numpy(), np.float16)
 
 
 def fill_cache(team: Team, folder: Path, count: int) -> None:
     """Draw and encode `count` square pictures and a twentieth of that for each other bucket."""
-    vae = AutoencoderKL.from_pretrained(folder / "vae").to(memory_format=torch.channels_last)
+    vae = library.AutoencoderKL.from_pretrained(folder / "vae").to(
+        memory_format=torch.channels_last
+    )
     target = folder / "cache"
     target.mkdir(exist_ok=True)
     for index, size in enumerate(BUCKETS):

@@ -27,7 +27,7 @@ _STRIPE = 7.5
 
 def circle(x: Plane, y: Plane) -> Plane:
     """Distance to the unit circle."""
-    return np.hypot(x, y) - np.float32(0.97)
+    return np.asarray(np.hypot(x, y) - np.float32(0.97), np.float32)
 
 
 def square(x: Plane, y: Plane) -> Plane:
@@ -37,10 +37,8 @@ def square(x: Plane, y: Plane) -> Plane:
 
 def triangle(x: Plane, y: Plane) -> Plane:
     """Distance to an upright triangle whose base is the bottom of the unit box."""
-    slope = np.float32(0.447)
-    return np.maximum(
-        (np.abs(x) - (y + 1) * np.float32(0.5)) * np.float32(0.894), y - np.float32(0.92)
-    ) + slope * np.float32(0.02)
+    side = (np.abs(x) - (y + 1) * np.float32(0.5)) * np.float32(0.894)
+    return np.asarray(np.maximum(side, y - np.float32(0.92)) + np.float32(0.009), np.float32)
 
 
 def star(x: Plane, y: Plane) -> Plane:
@@ -54,7 +52,8 @@ def star(x: Plane, y: Plane) -> Plane:
     nx, ny = notch * np.cos(np.pi / 5), notch * np.sin(np.pi / 5)
     ex, ey = nx - tip, ny
     length = float(np.hypot(ex, ey))
-    return ((px - np.float32(tip)) * np.float32(ey) - py * np.float32(ex)) / np.float32(length)
+    side = (px - np.float32(tip)) * np.float32(ey) - py * np.float32(ex)
+    return np.asarray(side / np.float32(length), np.float32)
 
 
 def heart(x: Plane, y: Plane) -> Plane:
@@ -64,7 +63,7 @@ def heart(x: Plane, y: Plane) -> Plane:
     lobe = np.hypot(px - np.float32(0.25), py - np.float32(0.75)) - np.float32(np.sqrt(2) / 4)
     foot = np.maximum(px + py, 0) / 2
     below = np.minimum(np.hypot(px, py - 1), np.hypot(px - foot, py - foot)) * np.sign(px - py)
-    return np.where(px + py > 1, lobe, below) / scale
+    return np.asarray(np.where(px + py > 1, lobe, below) / scale, np.float32)
 
 
 def cross(x: Plane, y: Plane) -> Plane:
@@ -110,7 +109,7 @@ def _pose(scene: Scene, width: int, height: int, rng: np.random.Generator) -> _P
 
 
 def _colour(name: str) -> Plane:
-    return np.asarray(PALETTE[name], np.float32) / 255
+    return np.asarray(np.asarray(PALETTE[name]) / 255, np.float32)
 
 
 def outline_colour(scene: Scene) -> Plane:
@@ -184,7 +183,7 @@ def _shade(fill: Plane, poses: Sequence[_Pose], gx: Plane, gy: Plane) -> Plane:
     spot = np.exp(-((x + np.float32(0.22)) ** 2 + (y + np.float32(0.24)) ** 2) / np.float32(0.10))
     light = np.float32(0.75) * spot[:, None]
     dark = fill * (1 - shadow)
-    return dark + light * (1 - dark)
+    return np.asarray(dark + light * (1 - dark), np.float32)
 
 
 def _distance(scenes: Sequence[Scene], poses: Sequence[_Pose], gx: Plane, gy: Plane) -> Plane:
@@ -231,4 +230,4 @@ def draw(
         distance[outlined] -= np.float32(_OUTLINE[1])
     inside = np.clip(np.float32(0.5) - distance, 0, 1)
     picture = picture * inside + _background(scenes, height) * (1 - inside)
-    return (picture.transpose(0, 2, 3, 1) * 255 + 0.5).clip(0, 255).astype(np.uint8)
+    return np.asarray((picture.transpose(0, 2, 3, 1) * 255 + 0.5).clip(0, 255), np.uint8)

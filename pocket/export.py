@@ -5,15 +5,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    AutoencoderTiny,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from pocket.parts import make_scheduler, make_unet
+from pocket.parts import Pipeline, Unet, library, make_scheduler, make_unet
 from pocket.world import BUCKETS, NATIVE_SIZE
 
 CARD = {
@@ -38,7 +32,7 @@ SHARD = "12MB"
 _OLD_FORM = ("vocab.json", "merges.txt")
 
 
-def averaged_unet(checkpoint: Path) -> UNet2DConditionModel:
+def averaged_unet(checkpoint: Path) -> Unet:
     """The moving average of the UNet in a checkpoint."""
     state = torch.load(checkpoint, weights_only=True)
     unet = make_unet()
@@ -47,10 +41,10 @@ def averaged_unet(checkpoint: Path) -> UNet2DConditionModel:
     return unet
 
 
-def build_pipeline(work: Path, unet: UNet2DConditionModel) -> StableDiffusionXLPipeline:
+def build_pipeline(work: Path, unet: Unet) -> Pipeline:
     """The stock pipeline around the parts in a work folder."""
-    return StableDiffusionXLPipeline(
-        vae=AutoencoderKL.from_pretrained(work / "vae"),
+    return library.StableDiffusionXLPipeline(
+        vae=library.AutoencoderKL.from_pretrained(work / "vae"),
         text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder"),
         text_encoder_2=CLIPTextModelWithProjection.from_pretrained(work / "text_encoder_2"),
         tokenizer=CLIPTokenizer.from_pretrained(work / "tokenizer"),
@@ -71,6 +65,6 @@ def write_folder(work: Path, target: Path) -> None:
         for file in _OLD_FORM:
             shutil.copyfile(work / name / file, target / name / file)
     if (work / "preview").exists():
-        preview = AutoencoderTiny.from_pretrained(work / "preview")
+        preview = library.AutoencoderTiny.from_pretrained(work / "preview")
         preview.half().save_pretrained(target / "preview")
     (target / "pochade.json").write_text(json.dumps(CARD, indent=2) + "\n", "utf-8")

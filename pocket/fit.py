@@ -140,7 +140,7 @@ class Trainer:
             )
         )
         loss = loss_of(self.generator(), self.step)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.team.average_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
         self.optimiser.step()

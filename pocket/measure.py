@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from pocket.captions import full_caption
 from pocket.draw import draw
+from pocket.parts import Pipeline, Vae, library
 from pocket.score import Reading, read
 from pocket.train_vae import measure_vae
 from pocket.world import UNSEEN_PAIRS, Scene, unseen_scenes
@@ -66,9 +66,7 @@ def prompts(settings: Settings) -> tuple[list[Scene], list[str]]:
     return scenes, [full_caption(rng, scene, complete=True).text for scene in scenes]
 
 
-def paint(
-    pipeline: StableDiffusionXLPipeline, texts: list[str], settings: Settings
-) -> NDArray[np.uint8]:
+def paint(pipeline: Pipeline, texts: list[str], settings: Settings) -> NDArray[np.uint8]:
     """(N, 128, 128, 3) pictures from the stock pipeline, seeds 0, 1, 2 and so on."""
     pipeline.set_progress_bar_config(disable=True)
     parts = []
@@ -86,7 +84,7 @@ def paint(
     return np.concatenate(parts)
 
 
-def measure(pipeline: StableDiffusionXLPipeline, settings: Settings) -> Result:
+def measure(pipeline: Pipeline, settings: Settings) -> Result:
     """Paint all prompts and read the pictures."""
     scenes, texts = prompts(settings)
     begun = time.monotonic()
@@ -188,9 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = Settings(options.count, options.steps, options.guidance)
-    pipeline = StableDiffusionXLPipeline.from_pretrained(options.model, dtype=torch.float32)
+    pipeline = library.StableDiffusionXLPipeline.from_pretrained(options.model, dtype=torch.float32)
     result = measure(pipeline, settings)
-    vae: AutoencoderKL = pipeline.vae
+    vae: Vae = pipeline.vae
     text = report(result, settings, decibels=measure_vae(vae))
     log.info("\n%s", text)
     if not options.dry:

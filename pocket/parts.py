@@ -7,13 +7,17 @@ Knows nothing of training.
 
 from typing import Any
 
-from diffusers import (
-    AutoencoderKL,
-    AutoencoderTiny,
-    EulerDiscreteScheduler,
-    UNet2DConditionModel,
-)
+import diffusers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+library: Any = diffusers
+"""diffusers, whose lazily exported classes are opaque to a type checker."""
+
+Vae = Any
+Unet = Any
+Preview = Any
+Scheduler = Any
+Pipeline = Any
 
 LATENT_FACTOR = 8
 """Pixels to a latent cell, along each side."""
@@ -31,9 +35,9 @@ POOLED_WIDTH = 96
 TIME_ID_WIDTH = 32
 
 
-def make_vae() -> AutoencoderKL:
+def make_vae() -> Vae:
     """A random autoencoder of the pocket size."""
-    return AutoencoderKL(
+    return library.AutoencoderKL(
         in_channels=3,
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -48,9 +52,9 @@ def make_vae() -> AutoencoderKL:
     )
 
 
-def make_preview() -> AutoencoderTiny:
+def make_preview() -> Preview:
     """A random preview decoder: 4 pixels to a latent cell. Its encoder half is a stub nobody uses."""
-    return AutoencoderTiny(
+    return library.AutoencoderTiny(
         encoder_block_out_channels=(4, 4, 4),
         decoder_block_out_channels=(12, 12, 12),
         num_encoder_blocks=(1, 1, 1),
@@ -62,9 +66,9 @@ def make_preview() -> AutoencoderTiny:
     )
 
 
-def make_unet() -> UNet2DConditionModel:
+def make_unet() -> Unet:
     """A random UNet of the pocket size."""
-    return UNet2DConditionModel(
+    return library.UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
         out_channels=4,
@@ -84,9 +88,9 @@ def make_unet() -> UNet2DConditionModel:
     )
 
 
-def make_scheduler() -> EulerDiscreteScheduler:
+def make_scheduler() -> Scheduler:
     """SDXL's noise schedule."""
-    return EulerDiscreteScheduler(
+    return library.EulerDiscreteScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,

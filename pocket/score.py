@@ -46,7 +46,7 @@ _PALETTE = _linear(np.asarray([PALETTE[name] for name in COLOURS], np.float64))
 
 def _hue_distance(pixels: Field) -> Field:
     """(..., colours) distances of pixels in the opponent space to every palette colour."""
-    return np.linalg.norm(pixels[..., None, :] - _PALETTE, axis=-1)
+    return np.asarray(np.linalg.norm(pixels[..., None, :] - _PALETTE, axis=-1))
 
 
 def _nearest(pixel: Field) -> str:
@@ -78,7 +78,7 @@ def _ground(picture: Field) -> Field:
     spread = np.abs(rows - np.median(rows, axis=0)).sum(-1)
     keep = spread <= np.quantile(spread, 0.8) + 1e-6
     line = np.polynomial.polynomial.polyfit(position[keep], rows[keep], 2)
-    return np.polynomial.polynomial.polyval(position, line).T[:, None, :]
+    return np.asarray(np.polynomial.polynomial.polyval(position, line).T[:, None, :], np.float64)
 
 
 def _largest(mask: Mask) -> Mask:

@@ -4,17 +4,18 @@ import logging
 import shutil
 from pathlib import Path
 
-from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from pocket.parts import library
 
 log = logging.getLogger(__name__)
 
 _PARTS = {
-    "vae": AutoencoderKL,
-    "unet": UNet2DConditionModel,
+    "vae": library.AutoencoderKL,
+    "unet": library.UNet2DConditionModel,
     "text_encoder": CLIPTextModel,
     "text_encoder_2": CLIPTextModelWithProjection,
-    "preview": AutoencoderTiny,
+    "preview": library.AutoencoderTiny,
 }
 
 

@@ -5,9 +5,12 @@ an activation; a pair of large constants beside it pins the scale that a group n
 Residual branches begin at zero. What training then has to learn is only the rest.
 """
 
+from typing import Any
+
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
+
+from pocket.parts import Unet, Vae
 
 PIN = 3.0
 """The constant that pins a group's scale; the larger, the less the carried value moves it."""
@@ -22,7 +25,7 @@ def zero_residuals(model: nn.Module) -> None:
                 nn.init.zeros_(parameter)
 
 
-def _carry(conv: nn.Module, rows: dict[int, tuple[int, float]], *, taps: Tensor) -> None:
+def _carry(conv: Any, rows: dict[int, tuple[int, float]], *, taps: Tensor) -> None:
     """Set output channels of a convolution to copies of input channels: {out: (in, factor)}."""
     for out, (source, factor) in rows.items():
         conv.weight.data[out] = 0
@@ -30,7 +33,7 @@ def _carry(conv: nn.Module, rows: dict[int, tuple[int, float]], *, taps: Tensor)
         conv.bias.data[out] = 0
 
 
-def _constants(conv: nn.Module, rows: dict[int, float]) -> None:
+def _constants(conv: Any, rows: dict[int, float]) -> None:
     for out, value in rows.items():
         conv.weight.data[out] = 0
         conv.bias.data[out] = value
@@ -49,7 +52,7 @@ def _centre(size: int) -> Tensor:
     return taps
 
 
-def _fan_out(conv: nn.Module, bases: list[int], sources: list[int]) -> None:
+def _fan_out(conv: Any, bases: list[int], sources: list[int]) -> None:
     """Write each source channel as (+, -, +PIN, -PIN) at its base."""
     taps = _centre(conv.weight.shape[-1])
     _carry(conv, {b: (s, 1.0) for b, s in zip(bases, sources, strict=True)}, taps=taps)
@@ -57,7 +60,7 @@ def _fan_out(conv: nn.Module, bases: list[int], sources: list[int]) -> None:
     _constants(conv, {b + 2: PIN for b in bases} | {b + 3: -PIN for b in bases})
 
 
-def _read_out(norm: nn.Module, conv: nn.Module, bases: list[int], *, power: float) -> None:
+def _read_out(norm: Any, conv: Any, bases: list[int], *, power: float) -> None:
     """Read the carried values back behind norm and activation: out[k] = value k."""
     members = norm.num_channels // norm.num_groups
     others = (members - 4) * 0.1
@@ -70,14 +73,14 @@ def _read_out(norm: nn.Module, conv: nn.Module, bases: list[int], *, power: floa
     conv.bias.data[: len(bases)] = 0
 
 
-def start_vae(vae: AutoencoderKL) -> None:
+def start_vae(vae: Vae) -> None:
     """Let the latents begin as the mean colour of each 8x8 block, and the decoder as its reverse."""
     zero_residuals(vae)
     _start_encoder(vae)
     _start_decoder(vae)
 
 
-def _start_encoder(vae: AutoencoderKL) -> None:
+def _start_encoder(vae: Vae) -> None:
     encoder, colours = vae.encoder, [0, 1, 2]
     mean = torch.zeros(3, 3)
     mean[:2, :2] = 0.25
@@ -102,7 +105,7 @@ def _start_encoder(vae: AutoencoderKL) -> None:
     nn.init.zeros_(vae.post_quant_conv.bias)
 
 
-def _start_decoder(vae: AutoencoderKL) -> None:
+def _start_decoder(vae: Vae) -> None:
     decoder, copy = vae.decoder, {c: (c, 1.0) for c in range(3)}
     _carry(decoder.conv_in, copy, taps=_centre(3))
     bases = _spread(decoder.conv_norm_out.num_channels, decoder.conv_norm_out.num_groups, 3)
@@ -118,7 +121,7 @@ def _start_decoder(vae: AutoencoderKL) -> None:
     _read_out(decoder.conv_norm_out, decoder.conv_out, bases, power=0.6)
 
 
-def start_unet(unet: UNet2DConditionModel) -> None:
+def start_unet(unet: Unet) -> None:
     """Let the UNet begin by answering with its input, the best first guess of the noise."""
     zero_residuals(unet)
     latents = list(range(unet.config.in_channels))
@@ -133,7 +136,7 @@ def start_unet(unet: UNet2DConditionModel) -> None:
 
 
 @torch.no_grad()
-def whiten(vae: AutoencoderKL, latents: Tensor, *, spread: float, noise: float) -> None:
+def whiten(vae: Vae, latents: Tensor, *, spread: float, noise: float) -> None:
     """Fold a rotation and scale into the 1x1 convolutions so that latents are white.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Team:
         dist.all_reduce(flat)
         flat /= self.size
         for gradient, part in zip(
-            gradients, flat.split([g.numel() for g in gradients]), strict=True
+            gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
         ):
             gradient.copy_(part.view_as(gradient))
 
@@ -76,4 +77,5 @@ def run_team(size: int, work: Callable[..., None], *args: object) -> None:
     if size == 1:
         work(Team(), *args)
         return
-    torch.multiprocessing.spawn(_member, (size, _free_port(), work, args), nprocs=size)
+    start: Any = spawn  # it has no annotations
+    start(_member, (size, _free_port(), work, args), nprocs=size)

@@ -7,6 +7,7 @@ beside `tokenizer.json` for readers that know only the older form.
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import (
@@ -16,7 +17,6 @@ from tokenizers import (
     models,
     normalizers,
     pre_tokenizers,
-    processors,
     trainers,
 )
 from transformers import CLIPTokenizer
@@ -79,12 +79,13 @@ def _vocabulary(learnt: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]
 def save_tokenizers(folder: Path) -> None:
     """Learn once and write `tokenizer/` and `tokenizer_2/`, each in the new and the old form."""
     vocabulary, merges = _vocabulary(learn_tokenizer())
+    as_read: Any = merges  # its annotation misses the form that its own loader passes
     lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
     for name in ("tokenizer", "tokenizer_2"):
         target = folder / name
         target.mkdir(parents=True, exist_ok=True)
         tokenizer = CLIPTokenizer(
-            vocab=vocabulary, merges=merges, pad_token=END, model_max_length=TOKENS
+            vocab=vocabulary, merges=as_read, pad_token=END, model_max_length=TOKENS
         )
         tokenizer.save_pretrained(target)
         (target / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")

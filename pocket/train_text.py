@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from pocket.captions import Caption, random_caption
@@ -61,7 +61,7 @@ class Readers(nn.Module):
 
     def forward(self, states: Tensor, pooled: Tensor) -> list[Tensor]:
         """One (N, classes) reading for each source."""
-        one, two = states.mean(1).split(TEXT_WIDTHS, dim=-1)
+        one, two = torch.split(states.mean(1), list(TEXT_WIDTHS), dim=-1)
         seen = (self.look(states).softmax(1) * states).sum(1)
         sources = (pooled, one, two, seen)
         return [head(source) for head, source in zip(self.heads, sources, strict=True)]
@@ -102,9 +102,10 @@ def load_encoders(folder: Path) -> TextEncoders:
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str], *, full: bool = True) -> Tensor:
     """(N, T) tokens, cut and padded to 77, or only to the longest text."""
     padding = "max_length" if full else "longest"
-    return tokenizer(
+    tokens: Tensor = tokenizer(
         texts, padding=padding, truncation=True, max_length=TOKENS, return_tensors="pt"
     ).input_ids
+    return tokens
 
 
 def _answers(scenes: list[Scene], captions: list[Caption]) -> Tensor:
@@ -121,7 +122,7 @@ def _answers(scenes: list[Scene], captions: list[Caption]) -> Tensor:
 
 
 def _split(reading: Tensor) -> tuple[Tensor, ...]:
-    return reading.split([len(values) + 1 for values in FIELDS.values()], dim=-1)
+    return torch.split(reading, [len(values) + 1 for values in FIELDS.values()], dim=-1)
 
 
 def _batch(rng: np.random.Generator, count: int) -> tuple[list[Scene], list[Caption]]:
@@ -153,13 +154,15 @@ def settle(encoders: TextEncoders, tokenizer: CLIPTokenizer) -> None:
     tokens = tokenize(tokenizer, [caption.text for caption in captions])
     states, pooled = encoders(tokens)
     for encoder, part in zip(
-        (encoders.first, encoders.second), states.split(TEXT_WIDTHS, dim=-1), strict=True
+        (encoders.first, encoders.second),
+        torch.split(states, list(TEXT_WIDTHS), dim=-1),
+        strict=True,
     ):
         spread = float(part.std())
         for name, parameter in encoder.named_parameters():
             if any(writer in name for writer in ("_embedding.", "out_proj.", "fc2.")):
-                parameter /= spread
-    encoders.second.text_projection.weight /= float(pooled.std())
+                parameter.mul_(1 / spread)
+    encoders.second.text_projection.weight.mul_(1 / float(pooled.std()))
 
 
 def train_text(team: Team, folder: Path, steps: int, batch: int) -> None:
@@ -180,7 +183,7 @@ def train_text(team: Team, folder: Path, steps: int, batch: int) -> None:
         answers = _answers(scenes, captions)
         readings = student.readers(*student.encoders(tokens))
         losses = [
-            F.cross_entropy(part, answers[:, i])
+            functional.cross_entropy(part, answers[:, i])
             for reading in readings
             for i, part in enumerate(_split(reading))
         ]

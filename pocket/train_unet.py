@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
@@ -13,7 +12,7 @@ from transformers import CLIPTokenizer
 from pocket.cache import Cache
 from pocket.captions import random_caption
 from pocket.fit import Run, Trainer
-from pocket.parts import make_scheduler, make_unet
+from pocket.parts import Unet, library, make_scheduler, make_unet
 from pocket.starts import start_unet
 from pocket.team import Team
 from pocket.train_text import TextEncoders, load_encoders, tokenize
@@ -59,7 +58,8 @@ def bucket_of(seed: int, step: int) -> int:
 
 def noise_levels() -> Tensor:
     """(1000,) cumulative products of SDXL's alphas."""
-    return make_scheduler().alphas_cumprod
+    levels: Tensor = make_scheduler().alphas_cumprod
+    return levels
 
 
 def loss_weights(levels: Tensor) -> Tensor:
@@ -81,7 +81,10 @@ def random_timesteps(rng: np.random.Generator, count: int) -> Tensor:
 class Painter(nn.Module):
     """The UNet with its loss."""
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
+    levels: Tensor
+    weights: Tensor
+
+    def __init__(self, unet: Unet) -> None:
         super().__init__()
         self.unet = unet
         levels = noise_levels()
@@ -99,7 +102,8 @@ class Painter(nn.Module):
             noisy, timesteps, states, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}
         ).sample
         error = (guess.float() - noise).square().mean((1, 2, 3))
-        return (self.weights[timesteps] * error).mean()
+        loss: Tensor = (self.weights[timesteps] * error).mean()
+        return loss
 
 
 class Lessons:
@@ -108,7 +112,7 @@ class Lessons:
     def __init__(self, cache: Cache, tokenizer: CLIPTokenizer, encoders: TextEncoders) -> None:
         self.cache = cache
         self.tokenizer = tokenizer
-        self.encoders = encoders.requires_grad_(False)
+        self.encoders = encoders.requires_grad_(requires_grad=False)
 
     @torch.no_grad()
     def condition(self, rng: np.random.Generator, scenes: list[Scene]) -> tuple[Tensor, Tensor]:
@@ -140,7 +144,7 @@ def train_unet(team: Team, folder: Path, run: Run, start: Path | None, *, compil
         unet = make_unet()
         start_unet(unet)
     else:
-        unet = UNet2DConditionModel.from_pretrained(start / "unet", dtype=torch.float32)
+        unet = library.UNet2DConditionModel.from_pretrained(start / "unet", dtype=torch.float32)
     unet.set_attn_processor(AttnProcessor())  # on a CPU the fused attention is slow backwards
     painter = Painter(unet.to(memory_format=torch.channels_last))
     lessons = load_lessons(folder)

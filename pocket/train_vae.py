@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from pocket.draw import draw
 from pocket.fit import Run, Trainer
-from pocket.parts import SCALING_FACTOR, make_vae
+from pocket.parts import SCALING_FACTOR, Vae, make_vae
 from pocket.starts import start_vae, whiten
 from pocket.team import Team
 from pocket.world import BUCKETS, Scene, seen_scenes
@@ -48,7 +47,7 @@ def psnr(made: Tensor, true: Tensor) -> float:
 
 
 @torch.no_grad()
-def measure_vae(vae: AutoencoderKL, *, count: int = 128) -> float:
+def measure_vae(vae: Vae, *, count: int = 128) -> float:
     """PSNR on fresh drawings."""
     rng = np.random.default_rng(123456)
     ratios = []
@@ -58,7 +57,7 @@ def measure_vae(vae: AutoencoderKL, *, count: int = 128) -> float:
     return float(np.mean(ratios))
 
 
-def _train_whole(team: Team, vae: AutoencoderKL, run: Run, folder: Path) -> None:
+def _train_whole(team: Team, vae: Vae, run: Run, folder: Path) -> None:
     trainer = Trainer(vae, run, team, folder)
     trainer.resume()
 
@@ -73,9 +72,9 @@ def _train_whole(team: Team, vae: AutoencoderKL, run: Run, folder: Path) -> None
     trainer.average.write_to(vae)
 
 
-def _train_decoder(team: Team, vae: AutoencoderKL, run: Run, folder: Path) -> None:
+def _train_decoder(team: Team, vae: Vae, run: Run, folder: Path) -> None:
     for part in (vae.encoder, vae.quant_conv):
-        part.requires_grad_(False)
+        part.requires_grad_(requires_grad=False)
     trainer = Trainer(vae, run, team, folder)
     trainer.resume()
 
