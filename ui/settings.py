@@ -1,7 +1,6 @@
 """The settings column: what decides the picture beside its words."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -38,7 +37,7 @@ def settings(catalog: Catalog, preset: Mapping[str, Any]) -> dict[str, Part]:
         "sharpness": part("sharpness"),
         "output_format": part("output_format", info=None),
     }
-    special = {
+    special: dict[str, Callable[[], Part]] = {
         "base_model": lambda: _base_model(catalog, preset),
         "num_inference_steps": lambda: part(
             "advanced.num_inference_steps", placeholder="As the performance says"
@@ -46,8 +45,8 @@ def settings(catalog: Catalog, preset: Mapping[str, Any]) -> dict[str, Part]:
     }
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
         for leaf in Advanced.model_fields:
-            make = special.get(leaf, partial(part, f"advanced.{leaf}"))
-            fields[f"advanced.{leaf}"] = make()
+            name = f"advanced.{leaf}"
+            fields[name] = special[leaf]() if leaf in special else part(name)
     _follow_base_model(catalog, fields)
     return fields
 

@@ -27,6 +27,7 @@ POCKET = Checkpoint(
     examples=EXAMPLES,
 )
 OWN = Checkpoint(name="own.safetensors", path=Path("own.safetensors"))
+MAX_WAITING = 4
 OWNER_HEADER = "x-owner"
 """Names the visitor in tests of ownership."""
 
@@ -47,7 +48,12 @@ def open_jobs(
     folder: Path, *, step_s: float = 0.0, gate: threading.Semaphore | None = None
 ) -> Jobs:
     """Start a queue on a folder."""
-    settings = JobSettings(data_dir=folder / "data", output_dir=folder / "outputs", drain_s=1.0)
+    settings = JobSettings(
+        data_dir=folder / "data",
+        output_dir=folder / "outputs",
+        max_waiting=MAX_WAITING,
+        drain_s=1.0,
+    )
     jobs = Jobs(
         settings, lambda: ThreadWorker(lambda: PaintingEngine(slots=1, step_s=step_s, gate=gate))
     )

@@ -1,5 +1,6 @@
 """What a person does with the page, in a real browser on a real queue: the whole way from words to History and back."""
 
+import gc
 import os
 import re
 import shutil
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import ui
-from engine import Catalog
-from tests.ui.conftest import EXAMPLES, POCKET, open_jobs
+from engine import Catalog, TextRequest, plan
+from jobs import ImageView
+from tests.ui.conftest import EXAMPLES, MAX_WAITING, POCKET, in_event_loop, open_jobs
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 WAIT_MS = 30_000
@@ -56,14 +58,20 @@ class Studio:
         while self.gate.acquire(blocking=False):
             pass
 
+    def submit(self, prompt: str) -> str:
+        """Queue a picture without the page."""
+        wanted = plan(TextRequest(prompt=prompt, num_images=1), Catalog([POCKET]), seed=11)
+        return self.jobs.submit(wanted)
+
     def paint(self, prompt: str) -> None:
         """Make a picture without the page."""
-        from engine import TextRequest, plan
-
-        wanted = plan(TextRequest(prompt=prompt, num_images=1), Catalog([POCKET]), seed=11)
-        job_id = self.jobs.submit(wanted)
+        job_id = self.submit(prompt)
         self.step(2)
         assert self.jobs.wait(job_id, timeout=30).state == "finished"
+
+    def newest(self, search: str) -> ImageView:
+        """Find the newest picture whose prompt has these words."""
+        return self.jobs.history(owner="local", search=search)[0]
 
     def close(self) -> None:
         self.rest()
@@ -76,9 +84,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     if CHROMIUM is None:
         reason = "needs Chromium: set CHROMIUM to its path, or install it"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    studio = Studio(tmp_path_factory.mktemp("studio"))
+    studio = in_event_loop(lambda: Studio(tmp_path_factory.mktemp("studio")))
     yield studio
     studio.close()
+    gc.collect()  # here, where what Gradio left open may be
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +200,7 @@ def test_a_download_is_the_file_itself(open_page, studio, tmp_path):
     with page.expect_download() as waiting:
         page.click(".card [data-act=download]")
     waiting.value.save_as(tmp_path / "got.png")
-    image = studio.jobs.history(owner="local", search="a download")[0]
+    image = studio.newest("a download")
     assert (tmp_path / "got.png").read_bytes() == image.path.read_bytes()
     assert waiting.value.suggested_filename.endswith("-11.png")
 
@@ -339,9 +348,34 @@ def test_a_wrong_value_is_told_at_its_field(open_page, studio):
     page.fill("#seed input, #seed textarea", "seven")
     page.click("#generate")
     page.wait_for_selector("#seed :text('seven')")
+    page.wait_for_selector("#studio_toast:has-text('Seed: expected')")
     assert studio.jobs.active(owner="local") == []
     page.click("#random_seed")
     page.wait_for_function("document.querySelector('#seed input, #seed textarea').value === ''")
+
+
+def test_a_full_queue_is_a_toast_and_the_page_goes_on(open_page, studio):
+    page = open_page()
+    for number in range(MAX_WAITING + 1):
+        studio.submit(f"filler {number} steps=9")
+    fill(page, "one too many")
+    page.click("#generate")
+    page.wait_for_selector("text=queue: expected fewer than")
+    studio.rest()
+    page.click("#generate")
+    studio.step(2)
+    says(page, "Done")
+
+
+def test_steps_may_stay_empty_after_a_look_at_the_advanced_settings(open_page, studio):
+    page = open_page()
+    page.get_by_text("Advanced", exact=True).click()
+    page.wait_for_selector("#num_inference_steps:visible")
+    fill(page, "default steps")
+    page.click("#generate")
+    studio.step(2)
+    says(page, "Done")
+    assert studio.newest("default steps").plan.sampling.num_inference_steps == 30
 
 
 def test_a_failed_job_says_why_on_the_stage(open_page, studio):

@@ -1,6 +1,8 @@
 // Skip and Stop while a job runs, and the switch that folds the settings away.
 
 import { el, icon, ICONS } from "./dom.js";
+import { recall, remember } from "./store.js";
+import { toast } from "./toast.js";
 import { watcher } from "./watcher.js";
 
 const FOLDED = "pochade.settings";
@@ -25,12 +27,26 @@ export function mount({ element }) {
     settings.toggleAttribute("data-folded", !isOpen);
     fold.setAttribute("aria-expanded", String(isOpen));
   };
-  const stored = matchMedia(NARROW).matches ? null : localStorage.getItem(FOLDED);
+  const stored = matchMedia(NARROW).matches ? null : recall(FOLDED);
   open(stored ? stored === "open" : !matchMedia(NARROW).matches);
   fold.addEventListener("click", () => {
     const isOpen = settings.hasAttribute("data-folded");
     open(isOpen);
-    if (!matchMedia(NARROW).matches) localStorage.setItem(FOLDED, isOpen ? "open" : "folded");
+    if (!matchMedia(NARROW).matches) remember(FOLDED, isOpen ? "open" : "folded");
     else if (isOpen) settings.scrollIntoView({ block: "start" });
   });
+  new MutationObserver((changes) => changes.flatMap((change) => [...change.addedNodes]).forEach((node) => {
+    if (!node.matches?.("div.validation-error")) return;
+    open(true);
+    complain(node);
+  })).observe(settings, { childList: true, subtree: true });
+}
+
+// A value was refused: its field may be folded away or out of sight.
+function complain(message) {
+  const fold = message.closest("#advanced")?.querySelector(".label-wrap:not(.open)");
+  fold?.click();
+  message.scrollIntoView({ block: "nearest" });
+  const label = message.parentElement.firstChild?.textContent.trim() ?? "";
+  toast(`${label}: ${message.textContent}`);
 }

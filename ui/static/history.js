@@ -30,10 +30,9 @@ export function mount({ element }) {
     if (mine !== asked) return;
     busy = false;
     if (!page) return void (end.textContent = "The studio does not answer");
-    const start = fresh ? 0 : images.length;
     images = fresh ? page.images : [...images, ...page.images];
     more = page.more;
-    const cards = page.images.map((image, index) => card(image, () => look(images, start + index)));
+    const cards = page.images.map((image) => card(image, () => look(images, images.indexOf(image))));
     fresh ? grid.replaceChildren(...cards) : grid.append(...cards);
     end.textContent = images.length ? "" : search.value ? "No picture has these words" : "Pictures you make appear here";
     more && near() && next(false);
@@ -46,12 +45,18 @@ export function mount({ element }) {
     typing = setTimeout(() => next(true), TYPING_MS);
   });
   new IntersectionObserver((seen) => seen[0].isIntersecting && more && images.length && next(false), { rootMargin: "800px" }).observe(end);
-  watcher.addEventListener("pictures", () => next(true));
+  watcher.addEventListener("pictures", ({ detail: { gone } }) => {
+    if (!gone.length) return void next(true);
+    // Only these leave, so that one who has scrolled far stays where they are.
+    images = images.filter((image) => !gone.includes(image.id));
+    for (const node of [...grid.children]) if (gone.includes(node.dataset.id)) node.remove();
+    if (!images.length) next(true);
+  });
   next(true);
 }
 
 function card(image, open) {
-  return el("figure", { class: "card", style: `--ratio: ${image.width / image.height}` },
+  return el("figure", { class: "card", "data-id": image.id },
     el("button", { type: "button", class: "face", "aria-label": `Open: ${image.prompt}`, onclick: open },
       el("img", { src: thumbnail(image), alt: image.prompt, loading: "lazy" })),
     el("figcaption", {},

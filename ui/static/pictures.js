@@ -12,7 +12,7 @@ export async function remove(images) {
     toast("The picture could not be deleted");
     return false;
   }
-  watcher.changed();
+  watcher.changed(ids);
   toast(ids.length === 1 ? "Picture deleted" : `${ids.length} pictures deleted`, "Undo", async () => {
     await send("images/restore", { ids }).catch(() => toast("The picture could not be brought back"));
     watcher.changed();

@@ -7,18 +7,14 @@ export const thumbnail = (image) => address(`images/${image.id}/thumbnail`);
 export const file = (image) => address(`images/${image.id}/file`);
 export const download = (image) => address(`images/${image.id}/file?download=1`);
 
-export async function read(path) {
-  const answer = await fetch(address(path));
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer.json();
-}
+export const read = async (path) => content(await fetch(address(path)));
 
 export async function send(path, body) {
-  const answer = await fetch(address(path), {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body ?? {}),
-  });
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer.json();
+  const headers = { "Content-Type": "application/json" };
+  return content(await fetch(address(path), { method: "POST", headers, body: JSON.stringify(body ?? {}) }));
+}
+
+async function content(answer) {
+  if (answer.ok) return answer.json();
+  throw Object.assign(new Error(`${answer.url}: ${answer.status}`), { status: answer.status });
 }

@@ -145,10 +145,10 @@ function drawProgress(bar, words, spoken) {
 
 function sentence(job, progress, studio, busy) {
   const loading = ["starting", "loading", "restarting"].includes(studio?.state);
-  if (loading && (!busy || job.state === "waiting")) return `${studio.message || "The model is loading"}${busy ? "; your picture is next" : "; Generate queues already"}`;
+  if (loading && (!busy || job.state === "waiting")) return `${studio.message || "The model is loading"}${busy ? "" : "; what you generate waits for it"}`;
   if (studio?.state === "stopped") return studio.message || "The painter has stopped";
   if (job && !busy && !job.images.length) return job.state === "stopped" ? progress.text : ""; // the stage says it
-  return progress?.text ?? "";
+  return progress?.text || studio?.message || "";
 }
 
 function drawQueue(list) {

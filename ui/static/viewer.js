@@ -57,7 +57,12 @@ export function look(images, start) {
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog || event.target.className === "light") dialog.close();
   });
-  dialog.addEventListener("close", () => dialog.remove());
+  const mine = dialog;
+  mine.addEventListener("close", () => {
+    const note = mine.querySelector("#studio_toast");
+    if (note) layer().append(note);
+    mine.remove();
+  });
   draw();
   layer().append(dialog);
   dialog.showModal();

@@ -4,6 +4,7 @@
 // opens again by itself after the network was away.
 
 import { address, read, send } from "./server.js";
+import { recall, remember } from "./store.js";
 
 const BUSY_MS = 2000;
 const QUIET_MS = 15000;
@@ -33,12 +34,12 @@ class Watcher extends EventTarget {
 
   async #open() {
     await this.refresh();
-    const last = localStorage.getItem(LAST_JOB);
+    const last = recall(LAST_JOB);
     if (this.job || !last) return;
     try {
       this.#stage(await read(`jobs/${encodeURIComponent(last)}`));
     } catch {
-      localStorage.removeItem(LAST_JOB);
+      remember(LAST_JOB, null);
     }
   }
 
@@ -83,9 +84,9 @@ class Watcher extends EventTarget {
   }
 
   // Pictures were deleted or came back.
-  changed() {
+  changed(gone = []) {
     if (this.job) this.#reload();
-    this.dispatchEvent(new Event("pictures"));
+    this.dispatchEvent(new CustomEvent("pictures", { detail: { gone } }));
   }
 
   #stage(job) {
@@ -95,13 +96,13 @@ class Watcher extends EventTarget {
     this.frames = new Map();
     this.current = 0;
     this.progress = { kind: job.state, text: job.text, fraction: 0 };
-    localStorage.setItem(LAST_JOB, job.id);
+    remember(LAST_JOB, job.id);
     const stream = new EventSource(address(`jobs/${job.id}/events`));
     stream.onmessage = (message) => this.#hear(job.id, Number(message.lastEventId), JSON.parse(message.data));
     stream.onerror = () => {
-      if (stream.readyState === EventSource.CLOSED) this.#stream = null;
       this.offline = true;
       this.#tell();
+      if (stream.readyState === EventSource.CLOSED) setTimeout(() => this.#again(job.id), BUSY_MS);
     };
     stream.onopen = () => {
       this.offline = false;
@@ -109,6 +110,21 @@ class Watcher extends EventTarget {
     };
     this.#stream = stream;
     this.#tell();
+  }
+
+  // The stream was refused, which a browser takes as final: by a proxy for a moment, or because the job is no more.
+  async #again(id) {
+    if (this.job?.id !== id) return;
+    this.#stream = null;
+    try {
+      this.#stage(await read(`jobs/${id}`));
+    } catch (error) {
+      if (error.status === 404) {
+        this.job = this.progress = null;
+        remember(LAST_JOB, null);
+        this.refresh();
+      } else setTimeout(() => this.#again(id), BUSY_MS);
+    }
   }
 
   #hear(id, number, update) {
@@ -133,7 +149,7 @@ class Watcher extends EventTarget {
     this.#stream = null;
     this.job.state = update.kind;
     this.queue = this.queue.filter((job) => job.id !== this.job.id);
-    this.#reload().then(() => this.dispatchEvent(new Event("pictures")));
+    this.#reload().then(() => this.dispatchEvent(new CustomEvent("pictures", { detail: { gone: [] } })));
     this.refresh();
   }
 
