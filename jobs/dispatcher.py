@@ -61,6 +61,7 @@ class Dispatcher:
         self._running: dict[str, Live] = {}
         self._worker: Worker | None = None
         self._slots = 0
+        self._life = 0
         self._draining = False
         self._heard_at = 0.0
         self._swept_at = time.monotonic()
@@ -76,10 +77,9 @@ class Dispatcher:
         """Find a job that is not over."""
         return self._live.get(job_id)
 
-    def position(self, job_id: str) -> int | None:
-        """Say how many jobs start before one that waits; None for any other."""
-        order = self._waiting.order()
-        return order.index(job_id) if job_id in order else None
+    def positions(self) -> dict[str, int]:
+        """Say how many jobs start before each one that waits."""
+        return {job_id: position for position, job_id in enumerate(self._waiting.order())}
 
     def check_room(self) -> None:
         """Refuse early what `submit` would refuse.
@@ -100,8 +100,9 @@ class Dispatcher:
         Raises:
             StorageFailed: the database cannot be read or written.
         """
+        self._life = self._store.begin_life()
         for row in self._store.unfinished():
-            live = self._live[row.id] = revive(row, self._archive.story(row.id))
+            live = self._live[row.id] = revive(row, self._archive.story(row.id), self._life)
             if row.state == "running":
                 for name in self._outputs.orphans(live.id, self._store.paths(live.id)):
                     self._outputs.remove(name)
@@ -129,7 +130,7 @@ class Dispatcher:
             StorageFailed: it cannot be recorded.
         """
         self.check_room()
-        story = Story()
+        story = Story(life=self._life)
         queued = Queued(len(self._waiting))
         number = self._store.add_job(job, Entry(story.next_seq, queued))
         story.add(queued)

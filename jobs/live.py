@@ -32,7 +32,7 @@ class Live:
     """Its end, while that is not recorded yet."""
 
 
-def revive(row: sa.Row[Any], entries: Sequence[Entry]) -> Live:
+def revive(row: sa.Row[Any], entries: Sequence[Entry], life: int) -> Live:
     """Take up a job that an earlier life of the server left: its row and the story so far."""
     events = (entry.event for entry in entries)
     return Live(
@@ -41,7 +41,7 @@ def revive(row: sa.Row[Any], entries: Sequence[Entry]) -> Live:
         owner=row.owner,
         plan=row.plan,
         inputs=json.loads(row.inputs),
-        story=Story(entries),
+        story=Story(entries, life=life),
         alone=row.alone,
         cancelled=row.cancelled,
         settled={event.index for event in events if isinstance(event, ImageReady | ImageSkipped)},

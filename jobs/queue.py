@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TypeVar
@@ -140,11 +140,11 @@ class Jobs:
         Raises:
             JobNotFound: the owner has none of that id.
         """
-        return self._with_progress(self._archive.job(job_id, owner))
+        return self._with_progress([self._archive.job(job_id, owner)])[0]
 
     def active(self, *, owner: str) -> list[JobView]:
         """Look at the jobs that are not over, by submission."""
-        return [self._with_progress(view) for view in self._archive.active(owner)]
+        return self._with_progress(self._archive.active(owner))
 
     async def events(
         self, job_id: str, *, owner: str, after: int = 0
@@ -256,11 +256,17 @@ class Jobs:
         story.close()
         return story
 
-    def _with_progress(self, view: JobView) -> JobView:
-        if view.state == "waiting":
-            return dataclasses.replace(view, position=self._dispatcher.position(view.id) or 0)
-        live = self._dispatcher.find(view.id)
-        return dataclasses.replace(view, progress=live.story.progress) if live else view
+    def _with_progress(self, views: Sequence[JobView]) -> list[JobView]:
+        """Add what is known in memory alone."""
+        positions = self._dispatcher.positions()
+        found = []
+        for view in views:
+            if view.state == "waiting":
+                view = dataclasses.replace(view, position=positions.get(view.id, 0))
+            elif (live := self._dispatcher.find(view.id)) is not None:
+                view = dataclasses.replace(view, progress=live.story.progress)
+            found.append(view)
+        return found
 
     def _ask(self, action: Callable[[], T]) -> T:
         """Run something on the dispatcher's thread and wait for what it returns or raises."""

@@ -16,7 +16,7 @@ from engine import Event, Failed, Finished, ImageReady, Stopped
 from jobs.database import Database
 from jobs.record import event_to_json
 from jobs.story import Entry
-from jobs.tables import events, images, jobs
+from jobs.tables import events, images, jobs, lives
 from jobs.views import JobState
 
 UNFINISHED: tuple[JobState, ...] = ("waiting", "running")
@@ -49,6 +49,15 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def begin_life(self) -> int:
+        """Record that the server started; returns how many times it has."""
+        with self._database.transaction() as connection:
+            key = connection.execute(
+                sa.insert(lives).values(started_at=time.time())
+            ).inserted_primary_key
+            assert key is not None
+            return int(key[0])
 
     def add_job(self, job: NewJob, entry: Entry) -> int:
         """Record a job that waits; returns its number."""

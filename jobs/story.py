@@ -13,8 +13,8 @@ from pathlib import Path
 
 from engine import Event, Progress, Queued, is_terminal
 
-ROUND = 1_000_000
-"""Sequence numbers of one server's life start at a multiple of this, above all that an earlier life gave out."""
+LIFE = 1_000_000
+"""Events of the server's n-th life are numbered from n times this, above all that an earlier life gave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,13 @@ class Entry:
 class Story:
     """What happened to one job so far. Written by one thread, read by many."""
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+    def __init__(self, entries: Iterable[Entry] = (), *, life: int = 0) -> None:
         self._lock = threading.Lock()
         self._kept = list(entries)
         self._latest: dict[int | None, Entry] = {}
         self._listeners: dict[int, Callable[[], None]] = {}
         self._closed = False
-        last = self._kept[-1].seq if self._kept else -1
-        self._next = (last // ROUND + 1) * ROUND + 1
+        self._next = life * LIFE + 1
         self.previews: dict[int, bytes] = {}
         """The latest preview of each image."""
         self.progress: Progress | None = None

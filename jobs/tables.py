@@ -66,3 +66,12 @@ events = Table(
     Column("body", Text, nullable=False),
 )
 """The part of each story that is kept; `body` is what `jobs.record` writes."""
+
+lives = Table(
+    "lives",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("started_at", Float(53), nullable=False),
+    sqlite_autoincrement=True,
+)
+"""One row for each start of the server."""

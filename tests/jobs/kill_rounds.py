@@ -136,10 +136,11 @@ def audit(folder: Path, *, finished: bool) -> Counter[str]:
         for item in inputs
         for digest in item.values()
     )
+    files = [path for path in (folder / "outputs").rglob("*.png") if not path.name.startswith(".")]
+    found["torn"] += sum(len(path.read_bytes()) != SIZE for path in files)
     if finished:
         found["lost"] += sum(state != "finished" for state in states.values())
         found["lost"] += len(states) * IMAGES - len(images)
-        files = [path for path in (folder / "outputs").rglob("*") if path.is_file()]
         found["orphan files"] += len(files) - len(images)
     return found
 

@@ -1,6 +1,7 @@
 """Files are whole or absent, never overwritten, and leftovers are found."""
 
 import hashlib
+import threading
 
 import pytest
 
@@ -13,6 +14,18 @@ def test_a_file_replaces_the_one_before_and_leaves_no_part(tmp_path):
     write_whole(path, b"two")
     assert path.read_bytes() == b"two"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_is_whole_as_soon_as_it_is_there(tmp_path):
+    data = bytes(4_000_000)
+    writing = threading.Thread(
+        target=lambda: [write_whole(tmp_path / str(n), data) for n in range(8)]
+    )
+    writing.start()
+    sizes = set()
+    while writing.is_alive():
+        sizes |= {path.stat().st_size for path in tmp_path.glob("[0-9]*")}
+    assert sizes <= {len(data)}
 
 
 def test_a_file_that_cannot_be_written_leaves_no_part_behind(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.jobs.kill_rounds import kill_round, snapshot_round
 
-ROUNDS = int(os.environ.get("POCHADE_KILL_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("POCHADE_KILL_ROUNDS", "1"))
 FAULTS = ("lost", "twice", "torn", "broken", "orphan files", "orphan processes")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -26,5 +26,5 @@ def test_kills_lose_nothing_and_repeat_nothing(tmp_path, number):
 
 
 def test_a_power_cut_at_any_moment_leaves_whole_files_and_a_sound_database(tmp_path):
-    found = snapshot_round(tmp_path, 2 * ROUNDS, random.Random())
+    found = snapshot_round(tmp_path, 4 * ROUNDS, random.Random())
     assert not {fault: found[fault] for fault in FAULTS if found[fault]}

@@ -1,6 +1,8 @@
 """A job is taken, painted, recorded and told about; it can be stopped in every state; owners are treated alike."""
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
 import time
 from itertools import pairwise
@@ -18,8 +20,9 @@ from engine import (
     Stopped,
     is_terminal,
 )
-from jobs import DataDirInUse, JobNotFound, QueueFull, ShuttingDown
-from tests.jobs.scripted_engine import picture, toy_plan
+from jobs import DataDirInUse, JobNotFound, QueueFull, ShuttingDown, ThreadWorker
+from jobs.protocol import Cancel
+from tests.jobs.scripted_engine import ScriptedEngine, picture, toy_plan
 
 SOON_S = 15.0
 
@@ -362,32 +365,69 @@ def test_close_gives_a_long_job_back_and_its_images_are_kept(studio):
 
 def test_a_reader_is_let_go_when_the_server_closes_and_may_take_up_the_story(studio):
     jobs = studio.open(gated=True, drain_s=0.2)
-    job_id = jobs.submit(toy_plan())
+    job_id = jobs.submit(toy_plan("steps=30"))
 
     async def read():
         closing = None
         seen = []
         async for item in jobs.events(job_id, owner="local"):
             seen.append(item)
-            closing = closing or asyncio.create_task(asyncio.to_thread(jobs.close))
+            if isinstance(item[1], Progress) and item[1].step == 20:
+                closing = asyncio.create_task(asyncio.to_thread(jobs.close))
         await closing
         return seen
 
+    studio.gate.release(20)
     seen = asyncio.run(asyncio.wait_for(read(), SOON_S))
     assert not is_terminal(seen[-1][1])
     again = studio.open()
+    assert again.wait(job_id, SOON_S).state == "finished"
     rest = story(again, job_id, after=seen[-1][0])
-    assert isinstance(rest[-1][1], Finished)
-    assert any(isinstance(event, ImageReady) for _, event in rest)
+    assert [type(event) for _, event in rest][-3:] == [Started, ImageReady, Finished]
+
+
+class Deaf(ThreadWorker):
+    """A worker that does not hear when it should cancel."""
+
+    def send(self, command):
+        if not isinstance(command, Cancel):
+            super().send(command)
 
 
 def test_a_cancel_holds_when_the_worker_dies_before_it_obeys(studio):
-    jobs = studio.open(gated=True)
+    workers = []
+
+    def build():
+        workers.append(Deaf(lambda: ScriptedEngine(gate=studio.gate)))
+        return workers[-1]
+
+    jobs = studio.open(build)
     job_id = jobs.submit(toy_plan())
     until(lambda: state(jobs, job_id) == "running")
-    studio.workers[0].kill()
-    jobs.cancel(job_id, owner="local")
+    assert jobs.cancel(job_id, owner="local")
+    assert state(jobs, job_id) == "running"
+    workers[0].kill()
     assert jobs.wait(job_id, SOON_S).state == "stopped"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_what_a_killed_server_left_running_is_taken_up(studio, cancelled):
+    jobs = studio.open(gated=True, drain_s=0.1)
+    job_id = jobs.submit(toy_plan())
+    jobs.close()
+    orphan = studio.output_dir / "2020-01-01" / f"2020-01-01_00-00-00_0001_{job_id[:8]}.png"
+    foreign = orphan.with_name("holiday.png")
+    orphan.parent.mkdir(parents=True)
+    for path in (orphan, foreign):
+        path.write_bytes(b"whole, but in no row")
+    with contextlib.closing(sqlite3.connect(studio.data_dir / "pochade.sqlite")) as connection:
+        assert connection.execute("SELECT count(*) FROM lives").fetchone() == (1,)
+        connection.execute("UPDATE jobs SET state = 'running', cancelled = ?", (cancelled,))
+        connection.commit()
+    view = studio.open().wait(job_id, SOON_S)
+    assert view.state == ("stopped" if cancelled else "finished")
+    assert not orphan.exists()
+    assert foreign.exists()
 
 
 def test_jobs_of_a_dead_worker_run_again_one_at_a_time(studio):

@@ -53,3 +53,9 @@ def upgrade() -> None:
         sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("body", sa.Text, nullable=False),
     )
+    op.create_table(
+        "lives",
+        sa.Column("number", sa.Integer, primary_key=True),
+        sa.Column("started_at", sa.Float(53), nullable=False),
+        sqlite_autoincrement=True,
+    )
