@@ -170,19 +170,18 @@ def plan_from_json(text: str) -> Plan:
 
 def request_of(value: Plan) -> dict[str, Any]:
     """Write the request whose plan this is, as fields of `TextRequest`: what *reuse* puts into the form."""
-    first = value.images[0]
+    steps = value.sampling.num_inference_steps
+    mode = next((mode for mode, n in STEPS.items() if n == steps), None)
     return {
         "prompt": value.prompt,
         "negative_prompt": value.negative_prompt,
-        "performance": next(
-            (mode for mode, n in STEPS.items() if n == value.sampling.num_inference_steps), "Speed"
-        ),
+        "performance": mode or "Speed",
         "guidance_scale": value.guidance.guidance_scale,
         "sharpness": value.guidance.sharpness,
         "aspect_ratio": str(value.size),
         "num_images": len(value.images),
         "output_format": value.output_format,
-        "seed": first.seed,
+        "seed": value.images[0].seed,
         "advanced": {
             "sampler": value.sampling.sampler,
             "scheduler": value.sampling.scheduler,
@@ -191,7 +190,7 @@ def request_of(value: Plan) -> dict[str, Any]:
             "adm_scaler_negative": value.size_conditioning.negative_scale,
             "adm_scaler_end": value.size_conditioning.end,
             "clip_skip": value.clip_skip,
-            "num_inference_steps": value.sampling.num_inference_steps,
+            "num_inference_steps": None if mode else steps,
             "base_model": value.base_model,
             "previews": value.previews,
             "deterministic": value.deterministic,

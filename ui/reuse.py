@@ -3,7 +3,6 @@
 from typing import Any, Literal
 
 from engine import InvalidRequest, request_of
-from engine.plan import STEPS
 from jobs import ImageView
 
 What = Literal["settings", "prompt", "seed"]
@@ -24,10 +23,4 @@ def reused(image: ImageView, what: What) -> dict[str, Any]:
             "image", "its settings were written by a version that this one cannot read"
         )
     request = {**request_of(image.plan), "seed": image.seed}
-    if what != "settings":
-        return {what: request[what]}
-    advanced = dict(request["advanced"])
-    if advanced["num_inference_steps"] == STEPS[request["performance"]]:
-        # Left to the performance mode, so that changing the mode still changes the steps.
-        advanced["num_inference_steps"] = None
-    return {**request, "advanced": advanced}
+    return request if what == "settings" else {what: request[what]}
