@@ -77,6 +77,11 @@ class Dispatcher:
         """Find a job that is not over."""
         return self._live.get(job_id)
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server is about to end."""
+        return self._draining
+
     def positions(self) -> dict[str, int]:
         """Say how many jobs start before each one that waits."""
         return {job_id: position for position, job_id in enumerate(self._waiting.order())}

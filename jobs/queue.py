@@ -61,8 +61,8 @@ class Jobs:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dispatcher")
         self._lock: IO[str] | None = None
 
-    def start(self) -> None:
-        """Open the database, take up what an earlier life left, start the worker; returns before that one is ready.
+    def open(self) -> None:
+        """Open the database and take up what an earlier life left; from now on jobs are taken, though none runs.
 
         Raises:
             DataDirInUse: another server works on the same data folder.
@@ -73,6 +73,15 @@ class Jobs:
         sweep_parts(self._settings.output_dir)
         self._inputs.sweep(self._store.used_inputs())
         self._ask(self._dispatcher.recover)
+
+    def start(self) -> None:
+        """Start the worker, after `open` where nobody called that; returns before the worker is ready.
+
+        Raises:
+            DataDirInUse, StorageFailed: as `open`.
+        """
+        if self._lock is None:
+            self.open()
         self._supervisor.start()
 
     def close(self) -> None:
@@ -245,6 +254,8 @@ class Jobs:
     def status(self) -> WorkerStatus:
         """Say what the worker is up to."""
         status, trouble = self._supervisor.status, self._dispatcher.trouble
+        if self._dispatcher.is_draining:
+            return dataclasses.replace(status, state="stopped", message=str(ShuttingDown()))
         return dataclasses.replace(status, message=trouble) if trouble else status
 
     def _story(self, job_id: str, owner: str) -> Story:

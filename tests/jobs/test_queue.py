@@ -20,7 +20,7 @@ from engine import (
     Stopped,
     is_terminal,
 )
-from jobs import DataDirInUse, JobNotFound, QueueFull, ShuttingDown, ThreadWorker
+from jobs import DataDirInUse, JobNotFound, Jobs, QueueFull, ShuttingDown, ThreadWorker
 from jobs.protocol import Cancel
 from tests.jobs.scripted_engine import ScriptedEngine, picture, toy_plan
 
@@ -337,6 +337,7 @@ def test_close_lets_a_running_job_end(studio):
     with pytest.raises(ShuttingDown, match=r"^the server is shutting down; try again in a minute$"):
         jobs.submit(toy_plan())
     jobs.close()
+    assert jobs.status().state == "stopped"
     again = studio.open()
     views = [again.wait(job_id, SOON_S) for job_id in ids]
     assert {view.state for view in views} == {"finished"}
@@ -469,6 +470,16 @@ def test_a_picture_that_cannot_be_saved_fails_its_job_and_the_queue_goes_on(stud
     assert bad.images == ()
     studio.output_dir.unlink()
     assert jobs.wait(jobs.submit(toy_plan()), SOON_S).state == "finished"
+
+
+def test_an_open_queue_takes_jobs_before_its_worker_starts(studio):
+    jobs = Jobs(studio.settings(), lambda: ThreadWorker(ScriptedEngine))
+    studio.opened.append(jobs)
+    jobs.open()
+    job_id = jobs.submit(toy_plan())
+    assert (state(jobs, job_id), jobs.status().state) == ("waiting", "starting")
+    jobs.start()
+    assert jobs.wait(job_id, SOON_S).state == "finished"
 
 
 def test_two_servers_on_one_folder_are_refused(studio):
