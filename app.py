@@ -103,18 +103,22 @@ def paint_once(settings: Settings) -> int:
     """Paint one picture with the thread worker, without page or database, and write it whole; returns the exit status."""
     from engine import Failed, ImageReady, is_terminal, plan, plan_to_json, read_catalog
     from jobs import ThreadWorker
-    from jobs.protocol import JobEvent, Run
+    from jobs.protocol import JobEvent, Run, WorkerGone
 
     catalog = read_catalog(settings.models_dir, settings.model)
     request = once_request(settings, catalog)
-    spec = engine_spec(settings, catalog)
-    worker = ThreadWorker(spec.build)
+    engine = engine_spec(settings, catalog).build()
+    worker = ThreadWorker(lambda: engine)
     worker.start()
     job = plan(request, catalog, seed=secrets.randbelow(MAX_RANDOM_SEED))
     worker.send(Run("once", plan_to_json(job), {}))
     try:
         while True:
-            message = worker.receive(timeout=1.0)
+            try:
+                message = worker.receive(timeout=1.0)
+            except WorkerGone as error:
+                sys.stderr.write(f"{error}\n")
+                return 1
             if not isinstance(message, JobEvent):
                 continue
             match message.event:
@@ -216,6 +220,7 @@ def serve(settings: Settings) -> int:
         JobSettings(data_dir=settings.data_dir, output_dir=settings.output_dir),
         lambda: ProcessWorker(spec),
     )
+    jobs.open()
     import ui
 
     studio = ui.Studio(jobs=jobs, catalog=catalog, preset=preset)

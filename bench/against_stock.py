@@ -64,10 +64,10 @@ def measure(models_dir: Path, rounds: int) -> list[str]:
     plain = [job(catalog, seed=seed) for seed in range(JOBS)]
     dressed = [job(catalog, seed=0, sharpness=2.0, previews=True)]
 
-    def stock_images(count: int) -> Callable[[], None]:
-        return lambda: [stock(seed) for seed in range(count)] and None
+    def stock_images(count: int) -> Callable[[], object]:
+        return lambda: [stock(seed) for seed in range(count)]
 
-    scenes: Mapping[str, tuple[Callable[[], None], Callable[[], None], int]] = {
+    scenes: Mapping[str, tuple[Callable[[], object], Callable[[], object], int]] = {
         "seconds per picture, one job, previews and sharpness off": (
             lambda: paint(engine, plain[:1]),
             stock_images(1),

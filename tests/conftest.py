@@ -1,5 +1,7 @@
 """Fixtures that many tests share."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,3 +22,13 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_catalog(models_dir: Path) -> Catalog:
     return read_catalog(models_dir)
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """Where Chromium is; without one its tests are skipped, but fail where ``CI`` is set."""
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        reason = "needs Chromium: set CHROMIUM to its path, or install it"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    return path

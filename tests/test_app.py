@@ -58,18 +58,20 @@ def test_once_paints_a_red_star_on_blue_and_the_same_again(tmp_path: Path) -> No
 def test_wrong_flags_give_a_sentence(tmp_path: Path) -> None:
     ending = run("--once", "a star", "--output", str(tmp_path / "a.gif"))
     assert (ending.returncode, ending.stdout) == (2, "")
-    assert ending.stderr == "output: expected a name ending in .png, .jpg, .jpeg, .webp, got 'a.gif'\n"
+    assert (
+        ending.stderr == "output: expected a name ending in .png, .jpg, .jpeg, .webp, got 'a.gif'\n"
+    )
     preset = run("--once", "a star", "--preset", "nothing")
     assert preset.stderr == "preset: expected one of default, pocket, got 'nothing'\n"
+    device = run("--once", "a star", "--device", "tpu")
+    assert device.stderr.startswith("device: expected one that is there (cpu")
     model = run("--once", "a star", "--model", "pockt")
     assert model.stderr == "base_model: no base model named 'pockt'; closest are 'pocket'\n"
 
 
 @pytest.fixture
 def studio(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "app.py", "--port", str(port), "--model", "pocket"]
     folders = ["--data-dir", str(tmp_path / "data"), "--output-dir", str(tmp_path / "out")]
     process = subprocess.Popen([*command, *folders], cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -78,6 +80,13 @@ def studio(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     yield address, process
     process.kill()
     process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def get(address: str, **headers: str) -> tuple[int, bytes]:

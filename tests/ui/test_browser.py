@@ -1,21 +1,20 @@
 """What a person does with the page, in a real browser on a real queue: the whole way from words to History and back."""
 
 import gc
-import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ui
 from engine import Catalog, TextRequest, plan
 from jobs import ImageView
+from tests.browser import open_chromium
 from tests.ui.conftest import EXAMPLES, MAX_WAITING, POCKET, in_event_loop, open_jobs
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 WAIT_MS = 30_000
 """A browser on a busy machine is slow; what is waited for comes long before."""
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -80,10 +79,7 @@ class Studio:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    if CHROMIUM is None:
-        reason = "needs Chromium: set CHROMIUM to its path, or install it"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+def running(chromium_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     studio = in_event_loop(lambda: Studio(tmp_path_factory.mktemp("studio")))
     yield studio
     studio.close()
@@ -91,13 +87,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
 
 
 @pytest.fixture(scope="module")
-def chromium(running: Studio):
-    playwright = pytest.importorskip("playwright.sync_api").sync_playwright().start()
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-    yield browser
-    browser.close()
-    playwright.stop()
+def chromium(running: Studio, chromium_path: str) -> Iterator[Any]:
+    with open_chromium(chromium_path) as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -1,0 +1,82 @@
+"""The whole studio in a browser with the real pocket model: from a prompt to a picture that shows what was asked."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.browser import open_chromium
+from tests.test_app import ROOT, free_port, get, wait_for
+
+pytestmark = [pytest.mark.browser, pytest.mark.torch]
+SCREENSHOTS = os.environ.get("POCHADE_SCREENSHOTS")
+"""A folder that takes pictures of the page, where one is wanted: docs/ holds those of the README."""
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    command = [sys.executable, "app.py", "--port", str(port), "--model", "pocket"]
+    folders = ["--data-dir", str(tmp_path / "data"), "--output-dir", str(tmp_path / "out")]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([*command, *folders], cwd=ROOT, stdout=log, stderr=log)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health/live", 60)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def chromium(chromium_path: str) -> Iterator[Any]:
+    with open_chromium(chromium_path) as browser:
+        yield browser
+
+
+def shoot(page: Any, name: str) -> None:
+    if SCREENSHOTS:
+        page.screenshot(path=str(Path(SCREENSHOTS) / name))
+
+
+def test_a_prompt_becomes_a_picture_in_the_browser(address: str, chromium: Any) -> None:
+    from pocket.score import read
+
+    page = chromium.new_page(viewport={"width": 1400, "height": 900}, locale="en-US")
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto(address)
+    page.locator("#prompt textarea").fill("a large red circle on a blue background")
+    page.locator("#seed textarea, #seed input").first.fill("11")
+    page.locator("#generate").click()
+    wait_for(f"{address}/health/ready", 120)
+    page.reload()
+    assert (
+        page.locator("#prompt textarea").input_value() == "a large red circle on a blue background"
+    )
+    finished = page.locator("#stage img[src*='/studio/images/']")
+    finished.nth(1).wait_for(timeout=120_000)
+    shoot(page, "studio.png")
+    sources = [finished.nth(index).get_attribute("src") or "" for index in range(2)]
+    for source in sources:
+        status, data = get(address + source.partition("?")[0])
+        assert status == 200
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        assert picture.size == (512, 512)
+        seen = read(np.asarray(picture.resize((128, 128), Image.Resampling.BOX)))
+        assert (seen.colour, seen.background) == ("red", "blue")
+    page.get_by_role("tab", name="History", exact=True).click()
+    page.locator("#history img").nth(1).wait_for(timeout=20_000)
+    shoot(page, "history.png")
+    page.set_viewport_size({"width": 390, "height": 844})
+    shoot(page, "history-phone.png")
+    page.get_by_role("tab", name="Text", exact=True).click()
+    shoot(page, "studio-phone.png")
+    assert problems == []
