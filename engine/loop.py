@@ -7,6 +7,7 @@ its answer. Images enter and leave between steps. Knows nothing of jobs, files o
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -29,13 +30,13 @@ class Denoiser:
     table: NoiseTable
     prediction_type: str = "epsilon"
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
-        """Number format of the weights."""
+        """Number format of the weights; asked once, since the UNet goes through all its modules for it."""
         dtype: torch.dtype = self.unet.dtype
         return dtype
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where the weights are."""
         device: torch.device = self.unet.device

@@ -29,9 +29,12 @@ def preview_decoder(tiny: Any | None, vae: Any) -> PreviewDecoder:
     if tiny is None:
         return linear_decoder(vae)
 
+    # Asked once: each of these goes through all modules, or through diffusers' configuration.
+    device, dtype, scale = tiny.device, tiny.dtype, 1 / tiny.config.scaling_factor
+
     def decode(latents: Tensor) -> Tensor:
-        scaled = latents / tiny.config.scaling_factor
-        result: Tensor = tiny.decode(scaled.to(device=tiny.device, dtype=tiny.dtype)).sample
+        scaled = (latents * scale).to(device=device, dtype=dtype)
+        result: Tensor = tiny.decode(scaled, return_dict=False)[0]
         return result
 
     return decode
