@@ -19,7 +19,6 @@ import torch
 
 from engine import Catalog, Plan, TextRequest, plan, read_catalog
 from engine.engine import Engine, create
-from engine.stages.preview import encode_previews
 
 STEPS = 30
 GUIDANCE = 4.0
@@ -99,20 +98,18 @@ def measure(models_dir: Path, rounds: int) -> list[str]:
 
 
 def preview_row(engine: Engine, rounds: int) -> str:
-    """Compare one preview with one guided step."""
-    warm = engine._warm
+    """Compare the preview decoder with one guided step."""
+    decode = engine._warm.preview
     latents = torch.randn(1, 4, 16, 16)
-    preview = statistics.median(
-        seconds(lambda: encode_previews(warm.preview, latents)) for _ in range(20 * rounds)
-    )
-    catalog = engine._catalog
-    step = (
-        statistics.median(
-            seconds(lambda: paint(engine, [job(catalog, seed=1)])) for _ in range(rounds)
-        )
-        / STEPS
-    )
-    return f"| one preview as share of a step | {preview * 1000:.2f} ms | step {step * 1000:.1f} ms | {preview / step:.3f} |"
+
+    @torch.inference_mode()
+    def once() -> None:
+        decode(latents)
+
+    preview = statistics.median(seconds(once) for _ in range(20 * rounds))
+    one = [job(engine._catalog, seed=1)]
+    step = statistics.median(seconds(lambda: paint(engine, one)) for _ in range(rounds)) / STEPS
+    return f"| preview decoder as share of a step | {preview * 1000:.2f} ms | step {step * 1000:.1f} ms | {preview / step:.3f} |"
 
 
 def job(catalog: Catalog, *, seed: int, **fields: Any) -> Plan:
