@@ -1,0 +1,1 @@
+"""The fal face; its routes come with it."""

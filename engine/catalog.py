@@ -141,7 +141,8 @@ def _own(folder: Path) -> Iterable[Checkpoint]:
     folders = [index.parent for index in sorted(folder.rglob("model_index.json"))]
     files = sorted(folder.rglob("*.safetensors"))
     for path in [*files, *folders]:
-        if not any(parent in folders for parent in path.parents):
+        arriving = any(part.endswith(".part") for part in path.relative_to(folder).parts)
+        if not arriving and not any(parent in folders for parent in path.parents):
             yield Checkpoint(name=path.relative_to(folder).as_posix(), path=path)
 
 

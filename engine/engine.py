@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 CPU_ROWS = 8
 """UNet rows that run together on a CPU at most (design D8)."""
 GPU_ROWS = 16
-"""The same on a GPU."""
+"""The same on a GPU, until memory runs out for the first time."""
+TOO_LARGE = "the device has too little memory for a picture of this size"
 
 
 def create(models_dir: str, model: str | None = None, device: str = "auto") -> "Engine":
@@ -113,6 +114,15 @@ class Engine:
             return told
         self._start_images()
         busy = [work for work in self._works.values() if work.running]
+        try:
+            self._advance(busy)
+        except torch.OutOfMemoryError as error:
+            log.warning("out of memory: %s", error)
+            self._make_room(busy)
+        return self._tell()
+
+    def _advance(self, busy: Sequence[Work]) -> None:
+        """Make one model call for all that run, and do what follows from it."""
         if images := [image for work in busy for image in work.running.values()]:
             started = time.monotonic()
             self._counters["unet_calls"] += step(images)
@@ -121,7 +131,18 @@ class Engine:
                 work.timings["sample"] += time.monotonic() - started
             self._show(busy)
             self._finish_images(busy)
-        return self._tell()
+
+    def _make_room(self, busy: Sequence[Work]) -> None:
+        """After memory ran out: start anew with half the rows; a picture that is too large even alone fails."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        images = sum(len(work.running) for work in busy)
+        self._max_rows = max(2, sum(work.rows for work in busy) // 2)
+        for work in busy:
+            if images > 1:
+                work.wait_again()
+            else:
+                work.fail(OutOfMemory(TOO_LARGE))
 
     def _tell(self) -> list[tuple[str, Event]]:
         """Empty the outboxes, and let go of what is over."""
@@ -132,18 +153,18 @@ class Engine:
         return told
 
     def _start_images(self) -> None:
-        """Begin images, oldest job first, while their rows fit."""
-        for work in self._works.values():
-            while work.waiting:
-                if not self._fits(work):
-                    return
-                try:
-                    self._start_image(work)
-                except EngineError as error:
-                    work.fail(error)
-                except torch.OutOfMemoryError as error:
-                    log.warning("out of memory: %s", error)
-                    work.fail(OutOfMemory("the device has too little memory for this picture"))
+        """Begin images while their rows fit: one of each job in turn, so that a large job leaves room for others."""
+        while waiting := [work for work in self._works.values() if work.waiting]:
+            work = min(waiting, key=lambda work: len(work.running))
+            if not self._fits(work):
+                return
+            try:
+                self._start_image(work)
+            except EngineError as error:
+                work.fail(error)
+            except torch.OutOfMemoryError as error:
+                log.warning("out of memory: %s", error)
+                work.fail(OutOfMemory(TOO_LARGE))
 
     def _fits(self, work: Work) -> bool:
         rows = sum(other.rows for other in self._works.values())

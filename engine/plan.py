@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from engine.catalog import Catalog
+from engine.catalog import SDXL_NATIVE, Catalog
 from engine.errors import InvalidRequest
 from engine.geometry import Size, nearest_bucket, parse_size
 from engine.prompt.syntax import clean, parse_weights
-from engine.requests import MAX_SEED, Compat, OutputFormat, TextRequest
+from engine.requests import MAX_LINES, MAX_SEED, Compat, OutputFormat, TextRequest
 
 STEPS = {"Quality": 60, "Speed": 30}
 """Model steps of each performance mode (reference: Fooocus 2.5.5)."""
@@ -115,7 +115,7 @@ def plan(request: TextRequest, catalog: Catalog, *, seed: int) -> Plan:
 
     Raises:
         ModelNotFound: the base model is not in the catalog.
-        InvalidRequest: a weight in a prompt is not a finite number.
+        InvalidRequest: a prompt has too many lines, or a weight that is not a finite number.
     """
     more = request.advanced
     base = catalog.checkpoint(more.base_model)
@@ -132,7 +132,7 @@ def plan(request: TextRequest, catalog: Catalog, *, seed: int) -> Plan:
         base_model=base.name,
         native_size=base.native_size,
         size=size,
-        sample_size=size if base.native_size == 1024 else nearest_bucket(size, base.buckets),
+        sample_size=size if base.native_size == SDXL_NATIVE else nearest_bucket(size, base.buckets),
         sampling=Sampling(
             sampler=more.sampler,
             scheduler=more.scheduler,
@@ -222,6 +222,8 @@ def _images(request: TextRequest, first_seed: int) -> tuple[ImagePlan, ...]:
 def _texts(field: str, prompt: str) -> tuple[str, ...]:
     """Split a prompt into its lines; an empty one stays one empty text."""
     lines = tuple(line for line in map(clean, prompt.splitlines()) if line) or ("",)
+    if len(lines) > MAX_LINES:
+        raise InvalidRequest(field, f"expected at most {MAX_LINES} lines, got {len(lines)}")
     for part in (part for line in lines for part in parse_weights(line)):
         if not math.isfinite(part.weight):
             problem = f"expected finite weights, got {part.weight} for {part.text[:40]!r}"

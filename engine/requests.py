@@ -20,8 +20,10 @@ Compat = Literal["pochade", "fooocus"]
 
 MAX_SEED = 2**63 - 1
 """Largest seed, as in Fooocus."""
-MAX_PROMPT = 20_000
-"""Longest prompt in characters; ten thousand tokens are far beyond any use."""
+MAX_PROMPT = 10_000
+"""Longest prompt in characters."""
+MAX_LINES = 32
+"""Most lines of a prompt; each is encoded on its own and takes 77 tokens at least."""
 MAX_AREA = 2048 * 2048
 """Largest picture in pixels that may be asked for."""
 MAX_SIDE = 4096

@@ -75,6 +75,13 @@ class Work:
             return
         self._tell_over(ImageSkipped(index))
 
+    def wait_again(self) -> None:
+        """Take back the images that run; they start anew later."""
+        for image in self.running.values():
+            image.close()
+        self.waiting = sorted([*self.running, *self.waiting])
+        self.running.clear()
+
     def stop(self) -> None:
         """End the job; images that are ready stay."""
         self._end(Stopped())

@@ -10,18 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from engine.catalog import Checkpoint, read_header
-from engine.errors import ModelIncompatible
+from engine.errors import ModelIncompatible, OutOfMemory
 from engine.models.devices import quiet_libraries, weight_dtype
 from engine.models.families import is_v_prediction, require_sdxl
-from engine.models.files import INDEX, fetch_pipeline
+from engine.models.files import fetch_pipeline, variant_of
 from engine.models.tokenizers import clip_tokenizer
+from engine.sampling.prediction import PREDICTIONS
 
 log = logging.getLogger(__name__)
 
 SDXL_CONFIG = Path(__file__).parent / "configs" / "sdxl"
 """The settings of SDXL's networks, which a single file does not carry."""
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, AttributeError, SafetensorError)
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
@@ -54,9 +57,13 @@ class LoadedModel:
             return None
         from diffusers import AutoencoderTiny
 
-        decoder = AutoencoderTiny.from_pretrained(
-            folder, dtype=self.unet.dtype, use_safetensors=True
-        )
+        try:
+            decoder = AutoencoderTiny.from_pretrained(
+                folder, dtype=self.unet.dtype, use_safetensors=True
+            )
+        except _UNREADABLE as error:
+            log.warning("%s: its preview decoder cannot be read: %s", self.checkpoint.name, error)
+            return None
         return decoder.to(self.device).eval().requires_grad_(requires_grad=False)
 
 
@@ -75,22 +82,31 @@ def load_checkpoint(
         ModelIncompatible: it is not a whole SDXL base model.
     """
     quiet_libraries()
-    if checkpoint.hub_id is not None and not (checkpoint.path / INDEX).exists():
+    if checkpoint.hub_id is not None:
         fetch_pipeline(checkpoint.hub_id, checkpoint.path)
     dtype = weight_dtype(device)
     try:
         pipeline, v_prediction = _read(checkpoint.path, dtype, config)
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        _place(pipeline, device, dtype)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"{checkpoint.name}: the device has too little memory for it") from error
+    except _UNREADABLE as error:
         raise ModelIncompatible(f"{checkpoint.name}: diffusers cannot read it: {error}") from error
+    prediction = "v_prediction" if v_prediction else pipeline.scheduler.config.prediction_type
+    if prediction not in PREDICTIONS:
+        known = " or ".join(PREDICTIONS)
+        raise ModelIncompatible(f"{checkpoint.name}: expected {known} prediction, got {prediction}")
+    log.info("loaded %s as %s on %s", checkpoint.name, dtype, device)
+    return LoadedModel(checkpoint, pipeline, device, prediction)
+
+
+def _place(pipeline: Any, device: torch.device, dtype: torch.dtype) -> None:
     for part in _PARTS:
         network = getattr(pipeline, part).to(device).eval().requires_grad_(requires_grad=False)
         if part in ("unet", "vae"):
             network.to(memory_format=torch.channels_last)
     if pipeline.vae.config.force_upcast and dtype == torch.float16:
         pipeline.vae.to(torch.float32)
-    log.info("loaded %s as %s on %s", checkpoint.name, dtype, device)
-    prediction = "v_prediction" if v_prediction else pipeline.scheduler.config.prediction_type
-    return LoadedModel(checkpoint, pipeline, device, prediction)
 
 
 def _read(path: Path, dtype: torch.dtype, config: Path) -> tuple[Any, bool]:
@@ -101,6 +117,7 @@ def _read(path: Path, dtype: torch.dtype, config: Path) -> tuple[Any, bool]:
         pipeline = StableDiffusionXLPipeline.from_pretrained(
             path,
             dtype=dtype,
+            variant=variant_of(path),
             use_safetensors=True,
             local_files_only=True,
             add_watermarker=False,

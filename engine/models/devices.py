@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 
 import torch
 
@@ -44,12 +45,22 @@ def weight_dtype(device: torch.device) -> torch.dtype:
 
 def use_threads(device: torch.device) -> int:
     """Give torch its threads: on the CPU one core is left to the web process. Returns their number."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = available_cores()
     threads = max(1, cores - 1) if device.type == "cpu" else max(1, cores // 2)
     torch.set_num_threads(threads)
     return threads
+
+
+def available_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Count the cores this process may use; a container's share of the machine (`quota`, cgroup v2) counts too."""
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    if quota.exists():
+        limit, period = quota.read_text(encoding="ascii").split()
+        if limit != "max":
+            cores = min(cores, max(1, int(limit) // int(period)))
+    return cores
 
 
 def quiet_libraries() -> None:

@@ -15,9 +15,6 @@ _CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 _TEXT_1 = "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight"
 _TEXT_2 = "conditioner.embedders.1.model.token_embedding.weight"
 _VAE = "first_stage_model.decoder.conv_in.weight"
-_POOLED = 1280
-_NUMBERS = 6
-"""SDXL is told six numbers of size and crop; its refiner five."""
 
 
 def require_sdxl(name: str, shapes: Shapes) -> None:

@@ -6,6 +6,7 @@ Only what a pipeline needs and only safetensors; half-precision files where a re
 import hashlib
 import importlib
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,16 +16,17 @@ from engine.errors import ModelIncompatible, ModelNotFound
 log = logging.getLogger(__name__)
 
 INDEX = "model_index.json"
-HALF = ".fp16.safetensors"
+PARTIAL = ".part"
+"""How the name of a folder ends whose files are still on their way."""
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 _TEXT = (".json", ".txt", ".model")
 _CHUNK = 1 << 20
 
 
 def fetch_pipeline(repo_id: str, folder: Path, *, endpoint: str | None = None) -> None:
-    """Bring a diffusers repository into `folder`; what is there already and whole is not fetched again.
+    """Bring a diffusers repository into `folder`, which appears once it is whole.
 
-    The index comes last, so a folder that has one is complete.
+    Until then its files are in a folder beside it, so that a broken download goes on where it stopped.
 
     Args:
         repo_id: ``owner/name``.
@@ -38,12 +40,16 @@ def fetch_pipeline(repo_id: str, folder: Path, *, endpoint: str | None = None) -
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    if (folder / INDEX).exists():
+        return
+    partial = folder.with_name(folder.name + PARTIAL)
     try:
         siblings = HfApi(endpoint=endpoint).model_info(repo_id, files_metadata=True).siblings or []
         hashes = {item.rfilename: _sha256_of(item) for item in siblings}
         for name in wanted_files(hashes, repo_id):
-            hf_hub_download(repo_id, name, local_dir=folder, endpoint=endpoint)
-            _check(folder / name, hashes[name])
+            hf_hub_download(repo_id, name, local_dir=partial, endpoint=endpoint)
+            _check(partial / name, hashes[name])
+        partial.replace(folder)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, _network_error()) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         problem = f"expected a model on the Hugging Face hub, got: {reason}"
@@ -57,6 +63,9 @@ def wanted_files(names: Iterable[str], repo_id: str) -> list[str]:
         ModelIncompatible: there is no index, or a network without safetensors.
     """
     names = list(names)
+    networks = {PurePosixPath(name).parts[0] for name in names if name.endswith(".safetensors")}
+    halves = {PurePosixPath(name).parts[0] for name in names if _variant(name) == "fp16"}
+    is_half = networks & set(_PARTS) <= halves  # of one kind throughout, as diffusers wants them
     if INDEX not in names:
         raise ModelIncompatible(f"{repo_id}: expected a diffusers pipeline with {INDEX}, got none")
     chosen: list[str] = []
@@ -64,7 +73,7 @@ def wanted_files(names: Iterable[str], repo_id: str) -> list[str]:
         inside = [name for name in names if PurePosixPath(name).parts[:-1] == (part,)]
         chosen += [name for name in inside if name.endswith(_TEXT)]
         weights = [name for name in inside if name.endswith(".safetensors")]
-        chosen += [name for name in weights if name.endswith(HALF)] or _plain(weights)
+        chosen += [name for name in weights if is_half == (_variant(name) == "fp16")]
         if inside and not weights and any(name.endswith((".bin", ".ckpt")) for name in inside):
             raise ModelIncompatible(
                 f"{repo_id}: expected safetensors in {part}, got pickled weights"
@@ -74,12 +83,17 @@ def wanted_files(names: Iterable[str], repo_id: str) -> list[str]:
 
 def variant_of(folder: Path) -> str | None:
     """Say which variant of the weights a folder holds: ``fp16``, or None for the plain one."""
-    return "fp16" if any((folder / "unet").glob(f"*{HALF}")) else None
+    return (
+        "fp16"
+        if any(_variant(path.name) == "fp16" for path in (folder / "unet").iterdir())
+        else None
+    )
 
 
-def _plain(weights: list[str]) -> list[str]:
-    """Leave out files of a variant, such as ``model.non_ema.safetensors``."""
-    return [name for name in weights if PurePosixPath(name).name.count(".") == 1]
+def _variant(name: str) -> str | None:
+    """Read the variant in a file name: ``fp16`` in ``model.fp16-00001-of-00002.safetensors``, None in a plain one."""
+    match = re.search(r"\.([A-Za-z_0-9]+)(-\d+-of-\d+)?\.safetensors$", name)
+    return match[1] if match else None
 
 
 def _network_error() -> type[Exception]:

@@ -1,0 +1,1 @@
+"""Prompt syntax: what people write between parentheses, commas and line breaks."""

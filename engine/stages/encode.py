@@ -17,7 +17,7 @@ from engine.plan import ImagePlan, Plan
 
 GRID = 64
 """Pixels that target sizes are rounded to at the native size 1024."""
-_KEPT = 64
+_KEPT = 16
 
 Branches = tuple[Branch, Branch | None]
 """The positive branch, and the negative one where guidance needs it."""

@@ -5,6 +5,7 @@ it is ever evaluated.
 """
 
 import io
+import logging
 
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
@@ -12,10 +13,14 @@ from PIL.PngImagePlugin import PngInfo
 from engine.plan import Plan, only_image, plan_from_json, plan_to_json
 from engine.requests import OutputFormat
 
+log = logging.getLogger(__name__)
+
 KEY = "pochade"
 """Name of the PNG text chunk, and first word of the EXIF comment."""
 SOFTWARE = "Pochade"
-_PREFIX = b"UNICODE\0"
+_PREFIX = b"ASCII\0\0\0"
+_MAX_EXIF = 65_000
+"""Bytes that EXIF can hold in a JPEG."""
 _MAX_TEXT = 1 << 20
 
 
@@ -55,9 +60,11 @@ def read_plan(image: Image.Image) -> Plan | None:
 def _exif(record: str) -> Image.Exif:
     exif = Image.Exif()
     exif[ExifTags.Base.Software] = SOFTWARE
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = _PREFIX + record.encode(
-        "utf-16-be"
-    )
+    comment = _PREFIX + record.encode("utf-8")
+    if len(comment) <= _MAX_EXIF:
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+    else:
+        log.warning("the prompt is too long to go into the file; a PNG would hold it")
     return exif
 
 
@@ -65,4 +72,4 @@ def _comment(image: Image.Image) -> str:
     value = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
     if not isinstance(value, bytes) or not value.startswith(_PREFIX):
         return ""
-    return value[len(_PREFIX) :].decode("utf-16-be", errors="replace")
+    return value[len(_PREFIX) :].decode("utf-8", errors="replace")

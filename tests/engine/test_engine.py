@@ -80,15 +80,16 @@ def pixels(events: list[Event]) -> np.ndarray:
 
 
 def test_six_jobs_share_calls_and_equal_their_solo_runs(
-    engine: Engine, tiny_catalog: Catalog, capsys: pytest.CaptureFixture[str]
+    models_dir: Path, tiny_catalog: Catalog, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    engine = create(str(models_dir), device="cpu")
+    torch.set_num_threads(1)
     plans = {str(i): tiny_plan(tiny_catalog, seed=i, **fields) for i, fields in enumerate(SIX)}
-    engine._max_rows = 12  # all six at once; the CPU's own limit is lower
-    before = engine.counters()["unet_calls"] if engine.counters() else 0
     together = run(engine, plans)
-    shared = engine.counters()["unet_calls"] - before
+    shared = engine.counters()["unet_calls"]
+    assert engine.counters()["unet_rows"] > 3 * shared
     alone = {job_id: run(engine, {job_id: job})[job_id] for job_id, job in plans.items()}
-    one_by_one = engine.counters()["unet_calls"] - before - shared
+    one_by_one = engine.counters()["unet_calls"] - shared
     with capsys.disabled():
         print(f"\nUNet calls: {shared} shared, {one_by_one} one by one")  # noqa: T201
     assert one_by_one == sum(fields["num_inference_steps"] for fields in SIX)
@@ -182,6 +183,32 @@ def test_a_picture_carries_the_plan_that_made_it(engine: Engine, tiny_catalog: C
         assert read_plan(picture) == job
         assert ready.content_type == f"image/{output_format}" == Image.MIME[picture.format or ""]
         assert picture.size == job.size
+
+
+def test_a_small_job_is_not_kept_waiting_by_a_large_one(
+    engine: Engine, tiny_catalog: Catalog
+) -> None:
+    large = tiny_plan(tiny_catalog, num_images=8, num_inference_steps=6)
+    small = tiny_plan(tiny_catalog, num_inference_steps=6, seed=1)
+    engine.admit("large", large, {})
+    engine.admit("small", small, {})
+    order = []
+    while not engine.idle():
+        order += [job_id for job_id, event in engine.step() if isinstance(event, ImageReady)]
+    assert order.index("small") < 4
+
+
+def test_a_record_too_long_for_exif_is_left_out(engine: Engine, tiny_catalog: Catalog) -> None:
+    long = tiny_plan(
+        tiny_catalog,
+        prompt="é" * 9999,
+        negative_prompt="é" * 9999,
+        guidance_scale=1,
+        num_inference_steps=1,
+        output_format="jpeg",
+    )
+    (ready,) = (e for e in run(engine, {"a": long})["a"] if isinstance(e, ImageReady))
+    assert read_plan(Image.open(io.BytesIO(ready.data))) is None
 
 
 def test_timings_name_the_stages(engine: Engine, tiny_catalog: Catalog) -> None:

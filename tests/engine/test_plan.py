@@ -143,6 +143,13 @@ def test_a_weight_that_is_no_number_is_refused() -> None:
         plan(TextRequest(prompt="(star:nan)"), CATALOG, seed=0)
 
 
+def test_too_many_lines_are_refused() -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"^negative_prompt: expected at most 32 lines, got 33$"
+    ):
+        plan(TextRequest(negative_prompt="a\n" * 33), CATALOG, seed=0)
+
+
 def test_an_unknown_base_model_names_the_closest() -> None:
     request = TextRequest(advanced=Advanced(base_model="pockt"))
     with pytest.raises(

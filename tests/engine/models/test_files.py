@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import ModelIncompatible, ModelNotFound
+from engine import ModelIncompatible, ModelNotFound, read_catalog
 from engine.models.files import fetch_pipeline, variant_of, wanted_files
 
 COMMIT = "a" * 40
@@ -20,6 +21,7 @@ FILES = {
     "unet/diffusion_pytorch_model.safetensors": b"plain",
     "unet/diffusion_pytorch_model.fp16.safetensors": b"half" * 1000,
     "vae/diffusion_pytorch_model.safetensors": b"vae",
+    "vae/diffusion_pytorch_model.fp16.safetensors": b"half vae",
     "vae/diffusion_pytorch_model.bin": b"pickle",
     "tokenizer/vocab.json": b"{}",
     "README.md": b"hello",
@@ -32,6 +34,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
         self.lies = False
+        self.broken: str | None = None
         self.sent: list[str] = []
 
     @property
@@ -58,6 +61,8 @@ class Answers(BaseHTTPRequestHandler):
             self.send_header("X-Error-Code", "RepoNotFound")
             self.send_header("Content-Length", "0")
             return self.end_headers()
+        if name == self.server.broken:
+            return self.send_error(500)
         if body:
             self.server.sent.append(name)
         return self._send(FILES[name], "application/octet-stream", body=body)
@@ -99,17 +104,66 @@ def hub() -> Iterator[Hub]:
 
 
 def test_a_repository_is_fetched_once(hub: Hub, tmp_path: Path) -> None:
-    fetch_pipeline(REPO, tmp_path, endpoint=hub.address)
-    assert (
-        tmp_path / "unet/diffusion_pytorch_model.fp16.safetensors"
-    ).read_bytes() == b"half" * 1000
-    assert not (tmp_path / "unet/diffusion_pytorch_model.safetensors").exists()
-    assert not (tmp_path / "vae/diffusion_pytorch_model.bin").exists()
-    assert variant_of(tmp_path) == "fp16"
+    folder = tmp_path / "model"
+    fetch_pipeline(REPO, folder, endpoint=hub.address)
+    assert (folder / "unet/diffusion_pytorch_model.fp16.safetensors").read_bytes() == b"half" * 1000
+    assert not (folder / "unet/diffusion_pytorch_model.safetensors").exists()
+    assert not (folder / "vae/diffusion_pytorch_model.bin").exists()
+    assert variant_of(folder) == "fp16"
     assert hub.sent[-1] == "model_index.json"
     before = len(hub.sent)
-    fetch_pipeline(REPO, tmp_path, endpoint=hub.address)
+    fetch_pipeline(REPO, folder, endpoint=hub.address)
     assert len(hub.sent) == before
+
+
+def test_a_broken_download_goes_on_and_is_no_model_until_it_is_whole(
+    hub: Hub, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkpoints" / "someone" / "model"
+    hub.broken = "vae/diffusion_pytorch_model.fp16.safetensors"
+    with pytest.raises(ModelNotFound):
+        fetch_pipeline(REPO, folder, endpoint=hub.address)
+    assert not folder.exists()
+    assert read_catalog(tmp_path).checkpoints == ()
+    before = list(hub.sent)
+    hub.broken = None
+    fetch_pipeline(REPO, folder, endpoint=hub.address)
+    assert not set(before) & set(hub.sent[len(before) :])
+    assert [item.name for item in read_catalog(tmp_path).checkpoints] == ["someone/model"]
+
+
+def test_weights_are_of_one_variant_throughout() -> None:
+    names = [
+        "model_index.json",
+        "unet/m.safetensors",
+        "unet/m.fp16-00001-of-00002.safetensors",
+        "vae/m.safetensors",
+    ]
+    assert wanted_files(names, "a/b") == [
+        "unet/m.safetensors",
+        "vae/m.safetensors",
+        "model_index.json",
+    ]
+    names.append("vae/m.fp16.safetensors")
+    assert wanted_files(names, "a/b") == [
+        "unet/m.fp16-00001-of-00002.safetensors",
+        "vae/m.fp16.safetensors",
+        "model_index.json",
+    ]
+
+
+@pytest.mark.torch
+def test_a_half_precision_folder_loads(models_dir: Path, tmp_path: Path) -> None:
+    import torch
+
+    from engine.catalog import Checkpoint
+    from engine.models.checkpoints import load_checkpoint
+
+    shutil.copytree(models_dir / "checkpoints" / "tiny", tmp_path / "half")
+    for path in (tmp_path / "half").rglob("*.safetensors"):
+        path.rename(path.with_suffix(".fp16.safetensors"))
+    loaded = load_checkpoint(Checkpoint(name="half", path=tmp_path / "half"), torch.device("cpu"))
+    assert loaded.unet.dtype == torch.float32
 
 
 def test_a_file_with_another_hash_is_removed(hub: Hub, tmp_path: Path) -> None:
@@ -117,9 +171,9 @@ def test_a_file_with_another_hash_is_removed(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(
         ModelIncompatible, match=r"^diffusion_pytorch_model\.fp16\.safetensors: sha256 .*removed$"
     ):
-        fetch_pipeline(REPO, tmp_path, endpoint=hub.address)
+        fetch_pipeline(REPO, tmp_path / "model", endpoint=hub.address)
     assert not list(tmp_path.rglob("*.safetensors"))
-    assert not (tmp_path / "model_index.json").exists()
+    assert not (tmp_path / "model").exists()
 
 
 def test_an_unknown_repository_and_a_hub_that_is_away_give_a_sentence(
