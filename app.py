@@ -17,9 +17,14 @@ if TYPE_CHECKING:
     from engine import Catalog, TextRequest
     from jobs import EngineSpec, Jobs
 
+log = logging.getLogger("pochade")
+
 HERE = Path(__file__).resolve().parent
 MAX_RANDOM_SEED = 2**53
 """Random seeds stay below this, so that a browser shows them exactly."""
+MAX_UPLOAD = "64mb"
+MAX_SESSIONS = 200
+"""Browser tabs whose state Gradio keeps; each takes about 170 kB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +74,7 @@ def read_settings(
     parser.add_argument(
         "--share",
         action="store_true",
-        default=environment.get("POCHADE_SHARE", "") not in ("", "0", "false"),
+        default=_is_on(parser, "POCHADE_SHARE", environment.get("POCHADE_SHARE", "")),
         help="make a public link through Gradio's tunnel",
     )
     flag("preset", None, "settings the page starts from: a file name of presets/ without .json")
@@ -92,11 +97,21 @@ def read_settings(
         metavar="NAME",
         help="host name that pages of the studio may be reached under or come from; may be repeated",
     )
-    flag("log-level", "INFO", "how much is logged: DEBUG, INFO, WARNING or ERROR")
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
+    flag("log-level", "INFO", "how much is logged", type=str.upper, choices=levels)
     values = vars(parser.parse_args(arguments))
     named = values["allow_origin"] or environment.get("POCHADE_ALLOW_ORIGIN", "").split(",")
     values["allow_origin"] = tuple(filter(None, named))
     return Settings(**values)
+
+
+def _is_on(parser: argparse.ArgumentParser, name: str, value: str) -> bool:
+    """Read a switch from the environment."""
+    if value.lower() in ("", "0", "false", "no", "off"):
+        return False
+    if value.lower() in ("1", "true", "yes", "on"):
+        return True
+    parser.error(f"{name}: expected 1 or 0, true or false, yes or no, on or off, got {value!r}")
 
 
 def paint_once(settings: Settings) -> int:
@@ -207,7 +222,7 @@ def serve(settings: Settings) -> int:
     from starlette.middleware import Middleware
 
     from engine import read_catalog
-    from guard import Guard
+    from guard import LOOPBACK, Guard
     from jobs import Jobs, JobSettings, ProcessWorker
 
     catalog = read_catalog(settings.models_dir, settings.model)
@@ -220,6 +235,7 @@ def serve(settings: Settings) -> int:
         JobSettings(data_dir=settings.data_dir, output_dir=settings.output_dir),
         lambda: ProcessWorker(spec),
     )
+    require_free_port(settings)
     jobs.open()
     import ui
 
@@ -235,9 +251,13 @@ def serve(settings: Settings) -> int:
         },
         prevent_thread_lock=True,
         quiet=True,
+        max_file_size=MAX_UPLOAD,
+        state_session_capacity=MAX_SESSIONS,
         **ui.launch_options(),
     )
     jobs.start()
+    if settings.share or settings.host not in LOOPBACK:
+        log.warning("everyone who reaches this address sees and can delete the same history")
     sys.stdout.write(f"Pochade is open at http://{settings.host}:{settings.port}\n")
     sys.stdout.flush()
     try:
@@ -264,6 +284,26 @@ def home_names(settings: Settings) -> list[str]:
     return names
 
 
+def require_free_port(settings: Settings) -> None:
+    """Make sure that nobody listens where the page is to be.
+
+    Raises:
+        InvalidRequest: somebody does, or the address is not this machine's.
+    """
+    from engine import InvalidRequest
+
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except (OSError, OverflowError) as error:
+            place = f"{settings.host}:{settings.port}"
+            raise InvalidRequest(
+                "port", f"expected a free address, got {place} ({error})"
+            ) from error
+
+
 def health_routes(jobs: "Jobs") -> list[Any]:
     """Answer ``/health/live`` while the server runs, ``/health/ready`` while pictures can be painted."""
     from starlette.requests import Request
@@ -284,8 +324,9 @@ def health_routes(jobs: "Jobs") -> list[Any]:
 def main() -> int:
     """Run the studio, or paint once; returns the exit status."""
     settings = read_settings(sys.argv[1:], os.environ)
+    os.environ["POCHADE_LOG_LEVEL"] = settings.log_level  # the worker process reads it
     logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     for library in ("httpx", "httpx2", "alembic"):
         logging.getLogger(library).setLevel(logging.WARNING)

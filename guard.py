@@ -15,6 +15,16 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+CLOSED_BELOW = "/gradio_api/"
+CLOSED = (
+    "process_recording",
+    "vibe-",
+    "deep_link",
+    "monitoring",
+    "proxy=",
+    "call/",
+)
+"""Routes that Gradio opens and the page never asks for: they run programs on uploads, store state or fetch addresses."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -40,7 +50,7 @@ class Guard:
         headers = {
             key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
         }
-        problem = self._problem(headers)
+        problem = self._problem(scope.get("path", ""), headers)
         if problem is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -48,7 +58,9 @@ class Guard:
         else:
             await _refuse(send, problem)
 
-    def _problem(self, headers: dict[str, str]) -> str | None:
+    def _problem(self, path: str, headers: dict[str, str]) -> str | None:
+        if any(path.startswith(CLOSED_BELOW + name) for name in CLOSED):
+            return "path: expected one that the page uses"
         host = _name(f"//{headers.get('host', '')}")
         if not self._is_home(host):
             return (

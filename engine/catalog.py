@@ -79,7 +79,9 @@ class Catalog:
             ModelNotFound: the folder holds no base model at all.
         """
         if not self._checkpoints:
-            raise ModelNotFound("models: expected at least one base model, found none")
+            raise ModelNotFound(
+                "models: expected at least one base model in the models folder, found none"
+            )
         return next(iter(self._checkpoints.values()))
 
     def checkpoint(self, name: str | None) -> Checkpoint:

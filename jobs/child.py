@@ -14,8 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+from engine import EngineError
 from jobs.pipe import Pipe
-from jobs.protocol import EngineSpec
+from jobs.protocol import EngineSpec, Unable
 from jobs.worker_loop import worker_loop
 
 PR_SET_PDEATHSIG = 1
@@ -32,14 +33,20 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=os.environ.get("POCHADE_LOG_LEVEL", "INFO"),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     pipe = _line()
     with contextlib.suppress(EOFError):
         spec = _first(pipe)
         if hasattr(os, "nice"):
             os.nice(spec.nice)
-        worker_loop(spec.build(), pipe, spec.base_model)
+        try:
+            engine = spec.build()
+        except EngineError as error:
+            pipe.send(Unable(str(error)))
+            return
+        worker_loop(engine, pipe, spec.base_model)
 
 
 def follow_parent(parent: int) -> None:

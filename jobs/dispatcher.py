@@ -170,7 +170,7 @@ class Dispatcher:
         return True
 
     def skip(self, job_id: str) -> bool:
-        """End the images of a job that are under way; False when it does not run."""
+        """End the image of a job that is nearest to its end; False when it does not run."""
         if job_id not in self._running:
             return False
         self._send(Skip(job_id))

@@ -25,7 +25,7 @@ class Live:
     """A worker died while it ran this job, so it runs with no other beside it."""
     cancelled: bool = False
     settled: set[int] = field(default_factory=set)
-    """Images that are ready or skipped; a second attempt does not make them again."""
+    """Images that are ready or skipped; what a second attempt makes of them is dropped."""
     doom: Failed | None = None
     """How it ends whatever the worker says next."""
     ending: Finished | Failed | Stopped | None = None

@@ -38,7 +38,7 @@ class Engine(Protocol):
         """
 
     def skip(self, job_id: str) -> None:
-        """End the images of a job that are under way; an unknown id changes nothing."""
+        """End the image of a job that is nearest to its end; an unknown id changes nothing."""
 
     def cancel(self, job_id: str) -> None:
         """End a job: `step` then reports `Stopped`; an unknown id changes nothing."""
@@ -87,7 +87,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """End the images of a job that are under way."""
+    """End the image of a job that is nearest to its end."""
 
     job_id: str
 
@@ -145,7 +145,15 @@ class Stopping:
     """The worker leaves because it was told to."""
 
 
-Message = Loading | Ready | JobEvent | GivenBack | Stopping
+@dataclass(frozen=True, slots=True)
+class Unable:
+    """The engine cannot be built, so the worker leaves."""
+
+    problem: str
+    """Why, as a sentence."""
+
+
+Message = Unable | Loading | Ready | JobEvent | GivenBack | Stopping
 
 
 class WorkerGone(Exception):

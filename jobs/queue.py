@@ -31,7 +31,7 @@ from jobs.views import ImageView, JobSettings, JobView, WorkerStatus
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-DRAIN_SHARE = 0.9
+DRAIN_SHARE = 0.7
 """The part of `JobSettings.drain_s` that running jobs get; the rest is for the worker to leave."""
 
 
@@ -135,7 +135,7 @@ class Jobs:
         return self._ask(lambda: self._dispatcher.cancel(job_id))
 
     def skip(self, job_id: str, *, owner: str) -> bool:
-        """End the images of a job that are under way and go on with the others; False when it does not run.
+        """End the image of a job that is nearest to its end and go on with the others; False when it does not run.
 
         Raises:
             JobNotFound: the owner has none of that id.

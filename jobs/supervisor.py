@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from jobs.dispatcher import Dispatcher
-from jobs.protocol import Loading, Quit, Ready, Stopping, Worker, WorkerGone
+from jobs.protocol import Loading, Quit, Ready, Stopping, Unable, Worker, WorkerGone
 from jobs.views import WorkerStatus
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,8 @@ class Supervisor:
                     device=message.device,
                 )
                 self._post(lambda: self._dispatcher.worker_ready(worker, message))
+            case Unable(problem):
+                raise WorkerGone(f"cannot start: {problem}")
             case Stopping():
                 pass
             case _:

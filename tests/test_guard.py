@@ -8,7 +8,9 @@ import pytest
 from guard import Guard
 
 
-def status(headers: dict[str, str], allowed: tuple[str, ...] = (), kind: str = "http") -> Any:
+def status(
+    headers: dict[str, str], allowed: tuple[str, ...] = (), kind: str = "http", path: str = "/"
+) -> Any:
     sent: list[dict[str, Any]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -17,7 +19,11 @@ def status(headers: dict[str, str], allowed: tuple[str, ...] = (), kind: str = "
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": kind, "headers": [(k.encode(), v.encode()) for k, v in headers.items()]}
+    scope = {
+        "type": kind,
+        "path": path,
+        "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
+    }
     asyncio.run(Guard(app, allowed)(scope, None, send))  # type: ignore[arg-type]
     return sent[0].get("status", sent[0]["type"])
 
@@ -56,6 +62,14 @@ def test_our_own_pages_pass(headers: dict[str, str]) -> None:
 )
 def test_strangers_are_refused(headers: dict[str, str]) -> None:
     assert status(headers, (".gradio.live",)) == 403
+
+
+@pytest.mark.parametrize(
+    "name", ["process_recording", "vibe-code/", "deep_link", "proxy=https://x", "call/v2/generate"]
+)
+def test_routes_that_the_page_never_asks_for_are_closed(name: str) -> None:
+    assert status({"host": "127.0.0.1"}, path=f"/gradio_api/{name}") == 403
+    assert status({"host": "127.0.0.1"}, path="/gradio_api/queue/join") == 200
 
 
 def test_a_strangers_socket_is_closed() -> None:

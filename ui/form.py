@@ -77,7 +77,8 @@ class Form(Generic[R]):
                 self._parse({name: value})
             except InvalidRequest:
                 continue
-            good[name] = value
+            if _is_offered(self.fields[name], value):
+                good[name] = value
         return good
 
     def _parse(self, named: Mapping[str, Any]) -> R:
@@ -90,6 +91,13 @@ class Form(Generic[R]):
                 }
             )
         )
+
+
+def _is_offered(part: Part, value: object) -> bool:
+    """Say whether a component can hold a value: one with fixed choices holds only these."""
+    if not isinstance(part, gr.Dropdown) or part.allow_custom_value:
+        return True
+    return value in [choice for _, choice in part.choices]
 
 
 def nested(named: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from engine.geometry import reduced_ratio
 from engine.requests import Advanced
 from ui.form import Part, component
 
+STUDIOS_OWN = ""
+"""The choice that leaves the base model to the studio, so that a new checkpoint takes over after a restart."""
+
 
 def settings(catalog: Catalog, preset: Mapping[str, Any]) -> dict[str, Part]:
     """Lay out the column.
@@ -89,24 +92,33 @@ def _seed(preset: Mapping[str, Any]) -> Part:
 
 def _base_model(catalog: Catalog, preset: Mapping[str, Any]) -> Part:
     names = [item.name for item in catalog.checkpoints]
+    own = (f"The studio's own ({catalog.default().name})", STUDIOS_OWN)
     return component(
         TextRequest,
         "advanced.base_model",
         preset,
         kind=gr.Dropdown,
-        choices=names,
-        value=catalog.checkpoint(preset.get("advanced.base_model")).name,
+        choices=[own, *((name, name) for name in names)],
+        value=preset.get("advanced.base_model") or STUDIOS_OWN,
         visible=len(names) > 1,
     )
 
 
 def _follow_base_model(catalog: Catalog, fields: Mapping[str, Part]) -> None:
-    """Offer the sizes of whichever base model is chosen."""
-    chosen = fields["advanced.base_model"]
+    """Offer the sizes of whichever base model is chosen, and leave a size that only another one offers."""
+    chosen, size = fields["advanced.base_model"], fields["aspect_ratio"]
+
+    def follow(name: str, wanted: str) -> Any:
+        base = catalog.checkpoint(name or None)
+        foreign = {str(other) for item in catalog.checkpoints for other in item.sizes}
+        foreign -= {str(own) for own in base.sizes}
+        value = str(base.default_size) if wanted in foreign else wanted
+        return gr.update(choices=sizes_of(base), value=value)
+
     chosen.change(
-        lambda name: gr.update(choices=sizes_of(catalog.checkpoint(name))),
-        chosen,
-        fields["aspect_ratio"],
+        follow,
+        [chosen, size],
+        size,
         show_progress="hidden",
         queue=False,
         api_visibility="private",

@@ -30,6 +30,8 @@ HEARTBEAT_S = 15.0
 """An event stream says something at least so often, so that proxies keep it and a gone browser is noticed."""
 FOREVER = "private, max-age=31536000, immutable"
 """A picture never changes; only its owner's browser may keep it."""
+MAX_BODY = 100_000
+"""Longest request body in bytes."""
 MAX_IDS = 1000
 """Pictures that one request may delete or restore."""
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -197,18 +199,28 @@ def _refusal(error: EngineError) -> Response:
 async def _ids(request: Request) -> list[str]:
     """Read ``{"ids": [...]}``."""
     try:
-        ids = (await request.json())["ids"]
-    except (ValueError, TypeError, KeyError) as error:
+        ids = json.loads(await _body(request))["ids"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InvalidRequest("ids", "expected a list of picture ids") from error
     if not isinstance(ids, list) or len(ids) > MAX_IDS or not all(isinstance(i, str) for i in ids):
         raise InvalidRequest("ids", f"expected a list of at most {MAX_IDS} picture ids")
     return ids
 
 
+async def _body(request: Request) -> bytes:
+    """Read a body that is no longer than one of ours can be."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise InvalidRequest("ids", f"expected at most {MAX_BODY} bytes")
+    return body
+
+
 def _last_seen(request: Request) -> int:
     """Find where a browser that connects again left off."""
     last = request.headers.get("last-event-id", "")
-    return int(last) if last.isascii() and last.isdigit() else 0
+    return int(last) if last.isascii() and last.isdigit() and len(last) < 20 else 0
 
 
 async def _stream(story: AsyncIterator[tuple[int, Event]], images: int) -> AsyncIterator[str]:

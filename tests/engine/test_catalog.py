@@ -61,6 +61,7 @@ def test_a_name_that_is_not_listed_is_refused(folder: Path, name: str) -> None:
 
 def test_an_empty_folder_has_no_default(tmp_path: Path) -> None:
     with pytest.raises(
-        ModelNotFound, match=r"^models: expected at least one base model, found none$"
+        ModelNotFound,
+        match=r"^models: expected at least one base model in the models folder, found none$",
     ):
         read_catalog(tmp_path).default()

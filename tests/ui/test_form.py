@@ -7,7 +7,7 @@ from engine import Catalog, InvalidRequest, TextRequest
 from engine.requests import MAX_SEED, Advanced, bounds, knob
 from tests.ui.conftest import OWN, POCKET, in_event_loop
 from ui.form import Form, flat, nested
-from ui.settings import settings
+from ui.settings import STUDIOS_OWN, settings
 
 NAMES = {
     *(name for name in TextRequest.model_fields if name != "advanced"),
@@ -52,7 +52,7 @@ def test_labels_and_ranges_are_those_of_the_request(form):
 
 def test_an_untouched_form_reads_as_the_defaults(form):
     given = form.read(values(form))
-    assert given == TextRequest(prompt="a red star", advanced=Advanced(base_model="pocket"))
+    assert given == TextRequest(prompt="a red star")
 
 
 def test_the_preset_is_what_the_form_shows_at_first(catalog):
@@ -111,7 +111,16 @@ def test_base_models_are_offered_only_where_there_is_a_choice():
     one, two = column(Catalog([POCKET])), column(Catalog([OWN, POCKET]))
     assert not one["advanced.base_model"].visible
     assert two["advanced.base_model"].visible
-    assert two["advanced.base_model"].value == OWN.name
+    assert two["advanced.base_model"].value == STUDIOS_OWN
+    labels, names = zip(*two["advanced.base_model"].choices, strict=True)
+    assert names == (STUDIOS_OWN, OWN.name, POCKET.name)
+    assert labels[0] == f"The studio's own ({OWN.name})"
+
+
+def test_a_stored_base_model_that_is_gone_is_dropped(form):
+    stored = {"advanced.base_model": "gone.safetensors", "sharpness": 3.0}
+    assert form.kept(stored) == {"sharpness": 3.0}
+    assert form.kept({"advanced.base_model": "pocket"}) == {"advanced.base_model": "pocket"}
 
 
 def test_sizes_are_those_of_the_base_model(form):
