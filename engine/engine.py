@@ -82,7 +82,8 @@ class Engine:
         """Name the device, for people."""
         if self._device.type == "cuda":
             return torch.cuda.get_device_name(self._device)
-        return f"{self._device.type}, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        return f"{self._device.type}, {threads} thread{'' if threads == 1 else 's'}"
 
     def admit(self, job_id: str, plan: Plan, inputs: Mapping[str, Path]) -> None:
         """Take a job; its images start as there is room for them.

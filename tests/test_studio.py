@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
@@ -58,15 +59,14 @@ def test_a_prompt_becomes_a_picture_in_the_browser(address: str, chromium: Any) 
     page.locator("#generate").click()
     wait_for(f"{address}/health/ready", 120)
     page.reload()
-    assert (
-        page.locator("#prompt textarea").input_value() == "a large red circle on a blue background"
-    )
+    prompt = "() => document.querySelector('#prompt textarea')?.value"
+    page.wait_for_function(f"({prompt})() === 'a large red circle on a blue background'")
     finished = page.locator("#stage img[src*='/studio/images/']")
     finished.nth(1).wait_for(timeout=120_000)
     shoot(page, "studio.png")
     sources = [finished.nth(index).get_attribute("src") or "" for index in range(2)]
     for source in sources:
-        status, data = get(address + source.partition("?")[0])
+        status, data = get(urljoin(address, source))
         assert status == 200
         picture = Image.open(io.BytesIO(data)).convert("RGB")
         assert picture.size == (512, 512)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import InvalidRequest
 from jobs import EngineSpec, ProcessWorker
 from jobs.protocol import Loading, Ready, Stopping, WorkerGone
 from tests.jobs.scripted_engine import toy_plan
@@ -177,3 +178,15 @@ def chatty():
 
     os.write(1, b"loading weights...\n")
     return ScriptedEngine()
+
+
+def unable():
+    """A factory whose engine cannot be built."""
+    raise InvalidRequest("device", "expected one that is there (cpu), got 'tpu'")
+
+
+def test_an_engine_that_cannot_be_built_is_said_with_its_reason(launch):
+    jobs, _ = launch(EngineSpec(factory="tests.jobs.test_job_process:unable"))
+    reason = "the worker cannot start: device: expected one that is there (cpu), got 'tpu'"
+    until(lambda: jobs.status().message.startswith(reason))
+    assert jobs.status().state == "restarting"
