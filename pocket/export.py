@@ -67,4 +67,13 @@ def write_folder(work: Path, target: Path) -> None:
     if (work / "preview").exists():
         preview = library.AutoencoderTiny.from_pretrained(work / "preview")
         preview.half().save_pretrained(target / "preview")
+    for config in target.rglob("config.json"):
+        forget_origin(config)
     (target / "pochade.json").write_text(json.dumps(CARD, indent=2) + "\n", "utf-8")
+
+
+def forget_origin(config: Path) -> None:
+    """Take the folder that a part was read from out of its settings: it names a place on this machine."""
+    settings = json.loads(config.read_text("utf-8"))
+    settings.pop("_name_or_path", None)
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", "utf-8")
