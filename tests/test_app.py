@@ -55,6 +55,7 @@ def test_once_paints_a_red_star_on_blue_and_the_same_again(tmp_path: Path) -> No
     assert (saved.prompt, saved.images[0].seed) == (PROMPT, 7)
 
 
+@pytest.mark.torch
 def test_wrong_flags_give_a_sentence(tmp_path: Path) -> None:
     ending = run("--once", "a star", "--output", str(tmp_path / "a.gif"))
     assert (ending.returncode, ending.stdout) == (2, "")
@@ -111,7 +112,9 @@ def wait_for(address: str, seconds: float) -> None:
 
 
 @pytest.mark.torch
-def test_the_studio_opens_paints_and_leaves(studio: tuple[str, "subprocess.Popen[bytes]"]) -> None:
+def test_the_studio_opens_and_leaves_in_good_order(
+    studio: tuple[str, "subprocess.Popen[bytes]"],
+) -> None:
     address, process = studio
     status, page = get(address + "/")
     assert status == 200
@@ -121,4 +124,4 @@ def test_the_studio_opens_paints_and_leaves(studio: tuple[str, "subprocess.Popen
     assert get(address + "/", Host="evil.example")[0] == 403
     assert get(address + "/health/live", Origin="https://evil.example")[0] == 403
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=40) == 0
+    assert process.wait(timeout=30) == 0
