@@ -40,7 +40,9 @@ def main() -> None:
     table = "\n".join(["| what | ours | stock diffusers | ratio |", "|---|---|---|---|", *rows])
     sys.stdout.write(table + "\n")
     if options.write:
-        RESULTS.write_text(heading(options.rounds) + table + "\n", encoding="utf-8")
+        kept = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+        _, start, rest = kept.partition("\n# Start\n")
+        RESULTS.write_text(heading(options.rounds) + table + "\n" + start + rest, encoding="utf-8")
 
 
 def heading(rounds: int) -> str:
