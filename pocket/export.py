@@ -55,6 +55,13 @@ def build_pipeline(work: Path, unet: Unet) -> Pipeline:
     )
 
 
+def _drop_repeated(config: Path) -> None:
+    """Leave out an entry that diffusers 0.42 writes for `AutoencoderTiny` and warns of on loading."""
+    entries = json.loads(config.read_text("utf-8"))
+    entries.pop("block_out_channels", None)
+    config.write_text(json.dumps(entries, indent=2) + "\n", "utf-8")
+
+
 def write_folder(work: Path, target: Path) -> None:
     """Write the whole model, with the preview decoder if it is there."""
     pipeline = build_pipeline(work, averaged_unet(work / "unet.ckpt"))
@@ -67,6 +74,7 @@ def write_folder(work: Path, target: Path) -> None:
     if (work / "preview").exists():
         preview = library.AutoencoderTiny.from_pretrained(work / "preview")
         preview.half().save_pretrained(target / "preview")
+        _drop_repeated(target / "preview" / "config.json")
     for config in target.rglob("config.json"):
         forget_origin(config)
     (target / "pochade.json").write_text(json.dumps(CARD, indent=2) + "\n", "utf-8")
