@@ -22,6 +22,7 @@ log = logging.getLogger("pochade")
 HERE = Path(__file__).resolve().parent
 MAX_RANDOM_SEED = 2**53
 """Random seeds stay below this, so that a browser shows them exactly."""
+DEVICES = ("auto", "cpu", "cuda", "mps")
 MAX_UPLOAD = "64mb"
 MAX_SESSIONS = 200
 """Browser tabs whose state Gradio keeps; each takes about 170 kB."""
@@ -235,6 +236,7 @@ def serve(settings: Settings) -> int:
         JobSettings(data_dir=settings.data_dir, output_dir=settings.output_dir),
         lambda: ProcessWorker(spec),
     )
+    require_known_device(settings.device)
     require_free_port(settings)
     jobs.open()
     import ui
@@ -264,6 +266,9 @@ def serve(settings: Settings) -> int:
         while not stop.wait(timeout=1.0):
             pass
     finally:
+        log.info(
+            "stopping; jobs that run may take some seconds to end, the others wait for the next start"
+        )
         jobs.close()
         demo.close()
     return 0
@@ -284,6 +289,18 @@ def home_names(settings: Settings) -> list[str]:
     return names
 
 
+def require_known_device(device: str) -> None:
+    """Refuse a device that no machine has; whether this one has it, the worker says.
+
+    Raises:
+        InvalidRequest: it is no kind of device.
+    """
+    from engine import InvalidRequest
+
+    if device.partition(":")[0] not in DEVICES:
+        raise InvalidRequest("device", f"expected one of {', '.join(DEVICES)}, got {device!r}")
+
+
 def require_free_port(settings: Settings) -> None:
     """Make sure that nobody listens where the page is to be.
 
@@ -292,12 +309,14 @@ def require_free_port(settings: Settings) -> None:
     """
     from engine import InvalidRequest
 
+    if not 0 < settings.port < 65536:
+        raise InvalidRequest("port", f"expected 1 to 65535, got {settings.port}")
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             place = f"{settings.host}:{settings.port}"
             raise InvalidRequest(
                 "port", f"expected a free address, got {place} ({error})"

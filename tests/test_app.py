@@ -62,6 +62,10 @@ def test_wrong_flags_give_a_sentence(tmp_path: Path) -> None:
     assert (
         ending.stderr == "output: expected a name ending in .png, .jpg, .jpeg, .webp, got 'a.gif'\n"
     )
+    port = run("--port", "99999")
+    assert port.stderr == "port: expected 1 to 65535, got 99999\n"
+    kind = run("--device", "tpu")
+    assert kind.stderr == "device: expected one of auto, cpu, cuda, mps, got 'tpu'\n"
     preset = run("--once", "a star", "--preset", "nothing")
     assert preset.stderr == "preset: expected one of default, pocket, got 'nothing'\n"
     device = run("--once", "a star", "--device", "tpu")
