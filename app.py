@@ -139,7 +139,7 @@ def paint_once(settings: Settings) -> int:
                 continue
             match message.event:
                 case ImageReady(data=data, seed=seed, size=size):
-                    write_whole(settings.output, data)
+                    save_picture(settings.output, data)
                     sys.stdout.write(f"{settings.output}: {size}, seed {seed}\n")
                 case Failed(message=reason):
                     sys.stderr.write(f"{reason}\n")
@@ -209,12 +209,20 @@ def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":
     )
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
+def save_picture(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Raises:
+        InvalidRequest: it cannot be written there.
+    """
+    from engine import InvalidRequest
+    from jobs.files import write_whole
+
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        problem = f"expected a place that can be written, got {str(path)!r} ({error.strerror})"
+        raise InvalidRequest("output", problem) from error
 
 
 def serve(settings: Settings) -> int:
