@@ -11,7 +11,7 @@ from typing import Literal
 
 from engine.geometry import Size
 
-Stage = Literal["loading", "encoding", "sampling", "decoding"]
+Stage = Literal["loading", "sampling"]
 """What the engine is busy with; faces turn it into words."""
 
 

@@ -107,16 +107,12 @@ def _waiting(position: int) -> str:
 
 
 def _progress(event: Progress, images: int) -> str:
-    which = f" image {event.image + 1} of {images}" if images > 1 else ""
+    which = f", image {event.image + 1} of {images}" if images > 1 else ""
     match event.stage:
         case "loading":
             return "Loading the model"
-        case "encoding":
-            return "Reading the prompt"
         case "sampling":
-            return f"Step {event.step} of {event.steps}" + (which and f",{which}")
-        case "decoding":
-            return "Finishing" + (which or " the picture")
+            return f"Step {event.step} of {event.steps}" + which
         case _:
             assert_never(event.stage)
 
