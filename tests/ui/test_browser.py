@@ -233,7 +233,7 @@ def test_ctrl_enter_generates_and_escape_stops(open_page, studio):
     page.focus("#prompt textarea")
     page.keyboard.press("Escape")
     says(page, "Stopped")
-    assert page.is_hidden("#stop")
+    page.wait_for_selector("#stop", state="hidden")
 
 
 def test_escape_closes_the_large_view_and_leaves_the_job(open_page, studio):
