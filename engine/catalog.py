@@ -1,4 +1,4 @@
-"""The weights that are in the models folder, by name.
+"""The weights that are in the models folders, by name, and those that can be fetched.
 
 Reads folder listings and safetensors headers only: no weights, no torch, so that the web process can plan with it.
 A name from outside is looked up here and never becomes a path.
@@ -7,11 +7,14 @@ A name from outside is looked up here and never becomes a path.
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar
 
 from engine.errors import ModelIncompatible, ModelNotFound
+from engine.families import Family, family_of
 from engine.geometry import Size, parse_size
 
 _SDXL_SIZES = (
@@ -25,15 +28,71 @@ SDXL_NATIVE = 1024
 MAX_HEADER = 64 * 2**20
 """Longest safetensors header that is read, in bytes; real SDXL checkpoints stay below 1 MB."""
 POCKET = "pocket"
+Kind = Literal["checkpoint", "lora", "vae", "embedding"]
+"""What a file of weights is for."""
+FOLDERS: Mapping[Kind, str] = {
+    "checkpoint": "checkpoints",
+    "lora": "loras",
+    "vae": "vae",
+    "embedding": "embeddings",
+}
+"""Name of the folder of each kind below the models folder."""
+ENDINGS: Mapping[Kind, tuple[str, ...]] = {
+    "checkpoint": (".safetensors",),
+    "lora": (".safetensors",),
+    "vae": (".safetensors",),
+    "embedding": (".safetensors", ".pt", ".bin"),
+}
+_WORDS: Mapping[Kind, str] = {
+    "checkpoint": "base model",
+    "lora": "LoRA",
+    "vae": "VAE",
+    "embedding": "embedding",
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """A base model that can paint."""
+class Source:
+    """Where a file can be fetched from."""
+
+    url: str
+    sha256: str | None = None
+    """Hash of the file in hex, where it is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A file of weights that can be fetched; a preset or a performance mode names it."""
+
+    file: str
+    kind: Kind
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """A LoRA, a VAE or an embedding."""
 
     name: str
-    """What a request calls it: file name without folder, or folder name."""
+    """What a request calls it: its path below the folder of its kind, with the ending."""
+    path: Path
+    kind: Kind
+    source: Source | None = None
+    """Where it is fetched from first; None when it is there."""
+
+    @property
+    def stem(self) -> str:
+        """File name without folder and ending: what ``<lora:stem:1>`` names."""
+        return PurePosixPath(self.name).stem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A base model that can paint, or a refiner."""
+
+    name: str
+    """What a request calls it: its path below the checkpoints folder."""
     path: Path
     """A diffusers folder or a single safetensors file."""
     native_size: int = SDXL_NATIVE
@@ -46,8 +105,12 @@ class Checkpoint:
     """One sentence on what it paints."""
     examples: tuple[str, ...] = ()
     """Prompts that show what it can do."""
+    performance_loras: tuple[tuple[str, str], ...] = ()
+    """Its own step-distilled LoRAs: performance mode and file name; SDXL's common ones where a mode is missing."""
     hub_id: str | None = None
     """Repository on the Hugging Face hub that it is fetched from first; None when it is there."""
+    source: Source | None = None
+    """Where its file is fetched from first; None when it is there."""
 
     @property
     def is_pocket(self) -> bool:
@@ -60,17 +123,68 @@ class Checkpoint:
         wanted = Size(1152, 896)
         return wanted if wanted in self.sizes else self.sizes[0]
 
+    @property
+    def family(self) -> Family | None:
+        """What the file is, read from its header; a folder, or a file that is still to be fetched, counts as SDXL.
+
+        Raises:
+            ModelIncompatible: the file is no safetensors file.
+        """
+        if self.path.is_dir() or self.source or self.hub_id:
+            return "sdxl"
+        facts = self.path.stat()
+        return _family(self.path, facts.st_size, facts.st_mtime_ns)
+
+
+Entry = TypeVar("Entry", Checkpoint, Weights)
+
 
 class Catalog:
-    """The base models below one folder, read once."""
+    """The weights that can be asked for by name, read once."""
 
-    def __init__(self, checkpoints: Iterable[Checkpoint]) -> None:
-        self._checkpoints: Mapping[str, Checkpoint] = {item.name: item for item in checkpoints}
+    def __init__(
+        self,
+        checkpoints: Iterable[Checkpoint],
+        files: Iterable[Weights] = (),
+        offers: Iterable[Checkpoint | Weights] = (),
+    ) -> None:
+        """Keep what is there, and what can be fetched.
+
+        Args:
+            checkpoints: Base models, the default one first.
+            files: LoRAs, VAEs and embeddings; of two with one name the first counts.
+            offers: What can be fetched, by the same names; left out where it is there already.
+        """
+        self._checkpoints: dict[str, Checkpoint] = {}
+        self._files: dict[Kind, dict[str, Weights]] = {kind: {} for kind in FOLDERS}
+        self._offers: dict[Kind, dict[str, Any]] = {kind: {} for kind in FOLDERS}
+        for item in checkpoints:
+            self._checkpoints.setdefault(item.name, item)
+        for file in files:
+            self._files[file.kind].setdefault(file.name, file)
+        for offer in offers:
+            kind = offer.kind if isinstance(offer, Weights) else "checkpoint"
+            self._offers[kind].setdefault(offer.name, offer)
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """All base models; a person's own come before the pocket model."""
+        """All base models and refiners that are there; a person's own come before the pocket model."""
         return tuple(self._checkpoints.values())
+
+    @property
+    def loras(self) -> tuple[Weights, ...]:
+        """All LoRAs that are there."""
+        return tuple(self._files["lora"].values())
+
+    @property
+    def vaes(self) -> tuple[Weights, ...]:
+        """All VAEs that are there."""
+        return tuple(self._files["vae"].values())
+
+    @property
+    def embeddings(self) -> tuple[Weights, ...]:
+        """All embeddings that are there."""
+        return tuple(self._files["embedding"].values())
 
     def default(self) -> Checkpoint:
         """The base model that paints when none is named.
@@ -84,40 +198,98 @@ class Catalog:
             )
         return next(iter(self._checkpoints.values()))
 
-    def checkpoint(self, name: str | None) -> Checkpoint:
-        """Find a base model by name; None is the default one.
+    def checkpoint(self, name: str | None, field: str = "base_model") -> Checkpoint:
+        """Find a checkpoint by name; None is the default one.
+
+        Args:
+            name: As a request gives it.
+            field: The request's field, for the message.
 
         Raises:
-            ModelNotFound: no base model has that name; the message names the closest.
+            ModelNotFound: no checkpoint has that name; the message names the closest.
         """
         if name is None:
             return self.default()
-        if name in self._checkpoints:
-            return self._checkpoints[name]
-        close = difflib.get_close_matches(name, self._checkpoints, n=2, cutoff=0.4)
+        return self._find(self._checkpoints, "checkpoint", name, field)
+
+    def lora(self, name: str, field: str = "loras") -> Weights:
+        """Find a LoRA by name, or by its stem where only one has it.
+
+        Raises:
+            ModelNotFound: no LoRA has that name; the message names the closest.
+        """
+        return self._find(self._files["lora"], "lora", name, field)
+
+    def vae(self, name: str, field: str = "advanced.vae") -> Weights:
+        """Find a VAE, as `lora` finds a LoRA."""
+        return self._find(self._files["vae"], "vae", name, field)
+
+    def embedding(self, stem: str) -> Weights | None:
+        """Find an embedding by name or stem; None when there is none."""
+        return _by_name(self._files["embedding"], stem)
+
+    def has(self, kind: Kind, name: str) -> bool:
+        """Whether a file of that name is there, and need not be fetched."""
+        return name in (self._checkpoints if kind == "checkpoint" else self._files[kind])
+
+    def _find(self, there: Mapping[str, Entry], kind: Kind, name: str, field: str) -> Entry:
+        offers: Mapping[str, Entry] = self._offers[kind]
+        found = _by_name(there, name) or _by_name(offers, name)
+        if found is not None:
+            return found
+        close = difflib.get_close_matches(name, there, n=2, cutoff=0.4)
         hint = f"; closest are {', '.join(map(repr, close))}" if close else ""
-        raise ModelNotFound(f"base_model: no base model named {name[:80]!r}{hint}")
+        raise ModelNotFound(f"{field}: no {_WORDS[kind]} named {name[:80]!r}{hint}")
 
 
-def read_catalog(models_dir: Path, first: str | None = None) -> Catalog:
-    """List the base models below `models_dir`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """The folders that weights are looked for in."""
+
+    models_dir: Path
+    """Holds a folder of each kind (`FOLDERS`), and ``pocket/``; what is fetched goes here."""
+    more: Mapping[Kind, tuple[Path, ...]] = field(default_factory=dict)
+    """Further folders by kind, of another program's installation; read, never written."""
+
+    def folders(self, kind: Kind) -> Sequence[Path]:
+        """List the folders of one kind, our own first."""
+        return (self.models_dir / FOLDERS[kind], *self.more.get(kind, ()))
+
+
+def read_catalog(
+    places: Places | Path, first: str | None = None, offers: Iterable[Offer] = ()
+) -> Catalog:
+    """List the weights below some folders.
 
     Args:
-        models_dir: Holds ``checkpoints/`` (files and folders of one's own) and ``pocket/``.
+        places: Where they are; a path is the models folder.
         first: Name of the base model that becomes the default, or a hub id that will be fetched when it is loaded;
             None leaves the order by name, the pocket model last.
+        offers: What can be fetched where it is missing.
 
     Raises:
         ModelNotFound: `first` is not there.
     """
-    found = [*_own(models_dir / "checkpoints"), *_pocket(models_dir / POCKET)]
+    places = Places(models_dir=places) if isinstance(places, Path) else places
+    pocket = places.models_dir / POCKET
+    found = [
+        *(item for folder in places.folders("checkpoint") for item in _own(folder)),
+        *_pocket(pocket),
+    ]
+    files = [
+        item
+        for kind in ("lora", "vae", "embedding")
+        for folder in (*places.folders(kind), pocket / FOLDERS[kind])
+        for item in _files(kind, folder)
+    ]
+    offered = [_offered(places, offer) for offer in offers]
     if first is None:
-        return Catalog(found)
+        return Catalog(found, files, offered)
     if all(item.name != first for item in found) and _HUB_ID.fullmatch(first):
-        path = models_dir / "checkpoints" / first
-        return Catalog([Checkpoint(name=first, path=path, hub_id=first), *found])
-    chosen = Catalog(found).checkpoint(first)
-    return Catalog([chosen, *(item for item in found if item is not chosen)])
+        path = places.models_dir / FOLDERS["checkpoint"] / first
+        return Catalog([Checkpoint(name=first, path=path, hub_id=first), *found], files, offered)
+    chosen = Catalog(found, (), offered).checkpoint(first)
+    return Catalog([chosen, *(item for item in found if item is not chosen)], files, offered)
 
 
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:
@@ -138,14 +310,44 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
         raise ModelIncompatible(f"{path.name}: expected a safetensors file, got {error}") from error
 
 
+@lru_cache(maxsize=256)
+def _family(path: Path, size: int, changed: int) -> Family | None:
+    """Read what a file is; anew when its size or the time of its last change differs."""
+    return family_of(read_header(path))
+
+
+def _by_name(there: Mapping[str, Entry], name: str) -> Entry | None:
+    """Find by full name, else a LoRA, VAE or embedding by the stem where exactly one has it."""
+    if name in there:
+        return there[name]
+    same = [item for item in there.values() if name == getattr(item, "stem", None)]
+    return same[0] if len(same) == 1 else None
+
+
+def _offered(places: Places, offer: Offer) -> Checkpoint | Weights:
+    path = places.models_dir / FOLDERS[offer.kind] / offer.file
+    if offer.kind == "checkpoint":
+        return Checkpoint(name=offer.file, path=path, source=offer.source)
+    return Weights(name=offer.file, path=path, kind=offer.kind, source=offer.source)
+
+
 def _own(folder: Path) -> Iterable[Checkpoint]:
     """Find diffusers folders, and files that don't lie inside one."""
     folders = [index.parent for index in sorted(folder.rglob("model_index.json"))]
     files = sorted(folder.rglob("*.safetensors"))
     for path in [*files, *folders]:
-        arriving = any(part.endswith(".part") for part in path.relative_to(folder).parts)
-        if not arriving and not any(parent in folders for parent in path.parents):
+        if not _is_arriving(path, folder) and not any(item in folders for item in path.parents):
             yield Checkpoint(name=path.relative_to(folder).as_posix(), path=path)
+
+
+def _files(kind: Kind, folder: Path) -> Iterable[Weights]:
+    for path in sorted(folder.rglob("*"), key=lambda path: str(path).casefold()):
+        if path.suffix in ENDINGS[kind] and path.is_file() and not _is_arriving(path, folder):
+            yield Weights(name=path.relative_to(folder).as_posix(), path=path, kind=kind)
+
+
+def _is_arriving(path: Path, folder: Path) -> bool:
+    return any(part.endswith(".part") for part in path.relative_to(folder).parts)
 
 
 def _pocket(folder: Path) -> Iterable[Checkpoint]:
@@ -162,4 +364,5 @@ def _pocket(folder: Path) -> Iterable[Checkpoint]:
         sizes=tuple(Size(4 * bucket.width, 4 * bucket.height) for bucket in buckets),
         summary=facts["summary"],
         examples=tuple(facts["examples"]),
+        performance_loras=tuple(facts.get("performance_loras", {}).items()),
     )

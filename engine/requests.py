@@ -12,10 +12,49 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from engine.errors import InvalidRequest
 from engine.geometry import LATENT_FACTOR, parse_size
 
-Performance = Literal["Quality", "Speed"]
+Performance = Literal["Quality", "Speed", "Extreme Speed", "Lightning", "Hyper-SD"]
 OutputFormat = Literal["png", "jpeg", "webp"]
-SamplerName = Literal["dpmpp_2m_sde_gpu", "dpmpp_2m", "euler", "euler_ancestral"]
-SchedulerName = Literal["karras", "sgm_uniform", "normal"]
+SamplerName = Literal[
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "heunpp2",
+    "dpm_2",
+    "dpm_2_ancestral",
+    "lms",
+    "dpm_fast",
+    "dpm_adaptive",
+    "dpmpp_2s_ancestral",
+    "dpmpp_sde",
+    "dpmpp_sde_gpu",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_2m_sde_gpu",
+    "dpmpp_3m_sde",
+    "dpmpp_3m_sde_gpu",
+    "ddpm",
+    "lcm",
+    "tcd",
+    "restart",
+    "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
+]
+SchedulerName = Literal[
+    "normal",
+    "karras",
+    "exponential",
+    "sgm_uniform",
+    "simple",
+    "ddim_uniform",
+    "lcm",
+    "turbo",
+    "align_your_steps",
+    "tcd",
+    "edm_playground_v2.5",
+]
+SwapMethod = Literal["joint", "separate", "vae"]
+MetadataScheme = Literal["pochade", "fooocus", "a1111"]
 Compat = Literal["pochade", "fooocus"]
 
 MAX_SEED = 2**63 - 1
@@ -24,6 +63,10 @@ MAX_PROMPT = 10_000
 """Longest prompt in characters."""
 MAX_LINES = 32
 """Most lines of a prompt; each is encoded on its own and takes 77 tokens at least."""
+MAX_STYLES = 32
+"""Most styles of a request; each adds a text of 77 tokens at least."""
+MAX_LORAS = 32
+"""Most LoRAs of a request, those named in the prompt among them."""
 MAX_AREA = 2048 * 2048
 """Largest picture in pixels that may be asked for."""
 MAX_SIDE = 4096
@@ -50,9 +93,60 @@ class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
+class LoraWeight(_Request):
+    """One LoRA and how strongly it acts."""
+
+    path: Annotated[
+        str,
+        Field(min_length=1, max_length=400),
+        Knob("LoRA", "A file of the loras folder."),
+    ]
+    scale: Annotated[
+        float,
+        Field(ge=-2, le=2),
+        Knob("Weight", "0 is off, 1 as trained; below 0 pushes away.", 0.01, 0.1, (0, 1)),
+    ] = 1.0
+
+
+class FreeU(_Request):
+    """FreeU, version 2 (Si et al. 2023, https://arxiv.org/abs/2309.11497): the decoder's features against its skips."""
+
+    b1: Annotated[
+        float, Field(ge=0, le=2), Knob("B1", "Features of the deepest blocks; 1 is off.", 0.01)
+    ] = 1.01
+    b2: Annotated[
+        float, Field(ge=0, le=2), Knob("B2", "Features of the middle blocks; 1 is off.", 0.01)
+    ] = 1.02
+    s1: Annotated[
+        float, Field(ge=0, le=4), Knob("S1", "Skips of the deepest blocks; 1 is off.", 0.01)
+    ] = 0.99
+    s2: Annotated[
+        float, Field(ge=0, le=4), Knob("S2", "Skips of the middle blocks; 1 is off.", 0.01)
+    ] = 0.95
+
+
 class Advanced(_Request):
     """What Fooocus can do beyond fal's fields. Unknown keys are refused."""
 
+    base_model: Annotated[
+        str | None,
+        Field(max_length=400),
+        Knob("Base model", "The checkpoint that paints; empty takes the studio's own."),
+    ] = None
+    vae: Annotated[
+        str | None,
+        Field(max_length=400),
+        Knob("VAE", "What turns latents into pixels; empty takes the base model's."),
+    ] = None
+    refiner_swap_method: Annotated[
+        SwapMethod,
+        Knob("Refiner swap", "'joint' keeps the sampler going, the others start it anew."),
+    ] = "joint"
+    refiner_switch_step: Annotated[
+        int | None,
+        Field(ge=1, le=200),
+        Knob("Refiner from step", "Overrules the share above; empty leaves it.", 1),
+    ] = None
     sampler: Annotated[
         SamplerName, Knob("Sampler", "The method that turns noise into a picture.")
     ] = "dpmpp_2m_sde_gpu"
@@ -91,11 +185,25 @@ class Advanced(_Request):
         Field(ge=1, le=200),
         Knob("Steps", "Number of steps; empty leaves it to the performance mode.", 1),
     ] = None
-    base_model: Annotated[
-        str | None,
-        Field(max_length=400),
-        Knob("Base model", "The checkpoint that paints; empty takes the studio's own."),
+    freeu: Annotated[
+        FreeU | None, Knob("FreeU", "Weighs the UNet's features against its skips.")
     ] = None
+    seed_increment: Annotated[
+        bool, Knob("Count seeds up", "Each further image takes the next seed; else all take one.")
+    ] = True
+    wildcards_in_order: Annotated[
+        bool, Knob("Wildcards in order", "Take the entries of a list one after another.")
+    ] = False
+    save_metadata: Annotated[
+        bool, Knob("Settings in the file", "Write into each picture how it was made.")
+    ] = True
+    metadata_scheme: Annotated[
+        MetadataScheme,
+        Knob(
+            "Written as",
+            "Pochade's own form restores everything; the others are for other programs.",
+        ),
+    ] = "pochade"
     previews: Annotated[bool, Knob("Previews", "Show the picture while it appears.")] = True
     deterministic: Annotated[
         bool,
@@ -119,9 +227,18 @@ class TextRequest(_Request):
         Field(max_length=MAX_PROMPT),
         Knob("Negative prompt", "What the picture must not show."),
     ] = ""
+    styles: Annotated[
+        tuple[Annotated[str, Field(max_length=100)], ...],
+        Field(max_length=MAX_STYLES),
+        Knob("Styles", "Ready-made words around the prompt, in this order."),
+    ] = ("Fooocus V2", "Fooocus Enhance", "Fooocus Sharp")
     performance: Annotated[
         Performance,
-        Knob("Performance", "Quality takes 60 steps, Speed 30.", wire_default="Extreme Speed"),
+        Knob(
+            "Performance",
+            "Quality takes 60 steps, Speed 30, Extreme Speed 8, Lightning and Hyper-SD 4.",
+            wire_default="Extreme Speed",
+        ),
     ] = "Speed"
     guidance_scale: Annotated[
         float,
@@ -143,6 +260,30 @@ class TextRequest(_Request):
         Field(ge=1, le=32),
         Knob("Images", "How many pictures, each from its own seed.", 1, 1, (1, 4)),
     ] = 2
+    loras: Annotated[
+        tuple[LoraWeight, ...],
+        Field(max_length=MAX_LORAS),
+        Knob("LoRAs", "Small files that teach the base model a style or a subject."),
+    ] = ()
+    refiner_model: Annotated[
+        str | None,
+        Field(max_length=400),
+        Knob(
+            "Refiner",
+            "A second checkpoint for the last steps; SDXL or SD 1.5.",
+            wire_default="None",
+        ),
+    ] = None
+    refiner_switch: Annotated[
+        float,
+        Field(ge=0, le=1),
+        Knob(
+            "Refiner from",
+            "0.4 for SD 1.5 realistic, 0.667 for SD 1.5 anime, 0.8 for SDXL refiners.",
+            0.0001,
+            wire_default=0.8,
+        ),
+    ] = 0.5
     output_format: Annotated[
         OutputFormat, Knob("Format", "File type of the picture.", wire_default="jpeg")
     ] = "png"
@@ -152,6 +293,12 @@ class TextRequest(_Request):
         Knob("Seed", "Same seed, same picture; empty draws one."),
     ] = None
     advanced: Annotated[Advanced, Knob("Advanced", "Settings beyond the common ones.")] = Advanced()
+
+    @field_validator("refiner_model")
+    @classmethod
+    def _is_named(cls, value: str | None) -> str | None:
+        """Read fal's and Fooocus' word for none."""
+        return None if value in ("", "None") else value
 
     @field_validator("aspect_ratio")
     @classmethod

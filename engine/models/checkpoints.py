@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from engine.catalog import Checkpoint, read_header
 from engine.errors import ModelIncompatible, OutOfMemory
 from engine.models.devices import quiet_libraries, weight_dtype
-from engine.models.families import is_v_prediction, require_sdxl
+from engine.families import is_v_prediction, require_sdxl
 from engine.models.files import fetch_pipeline, variant_of
 from engine.models.tokenizers import clip_tokenizer
 from engine.sampling.prediction import PREDICTIONS

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from engine import ModelIncompatible
 from engine.catalog import Checkpoint, read_header
 from engine.models.checkpoints import SDXL_CONFIG, load_checkpoint
-from engine.models.families import require_sdxl
+from engine.families import require_sdxl
 from tests.golden_data import golden_folder
 from tests.single_file import write_single_file
 
@@ -88,9 +88,7 @@ REFUSED = {
     "a Stable Diffusion 1.x or 2.x model": {
         key: shape for key, shape in real_shapes().items() if key != LABEL
     },
-    "an SDXL refiner; choose it as refiner, not as base": {
-        key: shape for key, shape in real_shapes().items() if "embedders.0" not in key
-    },
+    "an SDXL refiner; choose it as refiner, not as base": {**real_shapes(), LABEL: (1536, 2560)},
     "a special SDXL model with 9 input channels": {
         **real_shapes(),
         "model.diffusion_model.input_blocks.0.0.weight": (320, 9, 3, 3),
@@ -99,7 +97,7 @@ REFUSED = {
         key: shape for key, shape in real_shapes().items() if "first_stage" not in key
     },
     "an SDXL model without its text encoders": {
-        key: shape for key, shape in real_shapes().items() if "embedders" not in key
+        key: shape for key, shape in real_shapes().items() if "embedders.1" not in key
     },
 }
 
