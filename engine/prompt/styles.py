@@ -82,7 +82,7 @@ def read_styles(folders: Sequence[Path]) -> Mapping[str, Style]:
     return styles
 
 
-def find_style(name: str, names: Iterable[str], *, field: str = "styles") -> str:
+def find_style(name: str, names: Iterable[str], field: str = "styles") -> str:
     """Find a style whatever its capitals, hyphens and blanks.
 
     Args:
