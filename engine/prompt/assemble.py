@@ -13,7 +13,7 @@ from engine.errors import InvalidRequest
 from engine.prompt.arrays import fill_arrays
 from engine.prompt.lora_tags import drop_tags
 from engine.prompt.styles import EXPANSION_STYLE, PLACEHOLDER, RANDOM_STYLE, Style
-from engine.prompt.syntax import clean, parse_weights
+from engine.prompt.syntax import clean, parse_weights, tidy_commas
 from engine.prompt.wildcards import fill_wildcards
 
 MAX_TEXTS = 64
@@ -51,8 +51,8 @@ class Wording:
     """All there are; Random Style draws from them."""
     wildcards: Mapping[str, tuple[str, ...]]
     wildcards_in_order: bool = False
-    keep_tags: bool = False
-    """Leave LoRA tags that have no effect in the texts, as Fooocus does, instead of dropping them."""
+    as_filled: bool = False
+    """Leave lines as filling made them, as Fooocus does: doubled blanks and LoRA tags without effect stay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +106,9 @@ def assemble(wording: Wording, *, seed: int, index: int, expand: Expand | None =
     rng = random.Random(seed)
     prompt, negative_prompt = _fill(wording, rng, index)
     idle: tuple[str, ...] = ()
-    if not wording.keep_tags:
+    if not wording.as_filled:
         prompt, idle = _drop_tags(prompt)
+        prompt, negative_prompt = _tidy(prompt), _tidy(negative_prompt)
     wants_expansion = EXPANSION_STYLE in wording.selection and bool(prompt.main)
     styles = _draw_styles(wording, rng)
     positive = _positive(prompt, styles)
@@ -162,6 +163,12 @@ def _drop_tags(prompt: Lines) -> tuple[Lines, tuple[str, ...]]:
     main, *extras = [line for line, _ in dropped]
     names = dict.fromkeys(name for _, names in dropped for name in names)
     return Lines(main, tuple(extras)), tuple(names)
+
+
+def _tidy(lines: Lines) -> Lines:
+    """Clean lines again, so that what is recorded gives the same texts when it is asked for."""
+    extras = tuple(line for line in map(clean, lines.extras) if line)
+    return Lines(tidy_commas(clean(lines.main)), extras)
 
 
 def _draw_styles(wording: Wording, rng: random.Random) -> list[Style]:

@@ -26,9 +26,7 @@ LEAST_ROOM = 40
 _WORDS = Path(__file__).with_name("expansion_words.txt")
 _HEADING = re.compile(r"\[\w+ (\d+): ([\w ]+)\]")
 _PIECE = re.compile(r"[^\W_]+|[^\w\s]")
-_PLAIN = frozenset(
-    "a above across and at from in is it of on one out over the to where with".split()
-)
+_PLAIN = frozenset({"above", "across", "and", "from", "out", "over", "the", "where", "with", "of"})
 
 
 @dataclass(frozen=True, slots=True)
