@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine import Catalog, TextRequest
+    from engine import Catalog, Library, Shelves, TextRequest
     from jobs import EngineSpec, Jobs
 
 log = logging.getLogger("pochade")
@@ -38,6 +38,8 @@ class Settings:
     preset: str | None
     model: str | None
     models_dir: Path
+    styles_dir: Path | None
+    wildcards_dir: Path | None
     output_dir: Path
     data_dir: Path
     device: str
@@ -85,6 +87,8 @@ def read_settings(
         "base model: a name in MODELS_DIR/checkpoints, a Hugging Face id, or 'pocket'",
     )
     flag("models-dir", str(HERE / "models"), "folder of the weights", type=Path)
+    flag("styles-dir", None, "folder of your own styles (JSON files, also of Fooocus)", type=Path)
+    flag("wildcards-dir", None, "folder of your own wildcard lists (text files)", type=Path)
     flag("output-dir", "outputs", "folder of the finished pictures, a folder a day", type=Path)
     flag("data-dir", "data", "folder of the database and of input pictures", type=Path)
     flag("device", "auto", "device to paint on: auto, cpu, cuda, cuda:1 or mps")
@@ -117,16 +121,16 @@ def _is_on(parser: argparse.ArgumentParser, name: str, value: str) -> bool:
 
 def paint_once(settings: Settings) -> int:
     """Paint one picture with the thread worker, without page or database, and write it whole; returns the exit status."""
-    from engine import Failed, ImageReady, is_terminal, plan, plan_to_json, read_catalog
+    from engine import Failed, ImageReady, is_terminal, plan, plan_to_json, read_library
     from jobs import ThreadWorker
     from jobs.protocol import JobEvent, Run, WorkerGone
 
-    catalog = read_catalog(settings.models_dir, settings.model)
-    request = once_request(settings, catalog)
-    engine = engine_spec(settings, catalog).build()
+    library = read_library(shelves(settings), settings.model)
+    request = once_request(settings, library)
+    engine = engine_spec(settings, library.catalog).build()
     worker = ThreadWorker(lambda: engine)
     worker.start()
-    job = plan(request, catalog, seed=secrets.randbelow(MAX_RANDOM_SEED))
+    job = plan(request, library, seed=secrets.randbelow(MAX_RANDOM_SEED))
     worker.send(Run("once", plan_to_json(job), {}))
     try:
         while True:
@@ -152,7 +156,7 @@ def paint_once(settings: Settings) -> int:
         worker.stop(timeout=5.0)
 
 
-def once_request(settings: Settings, catalog: "Catalog") -> "TextRequest":
+def once_request(settings: Settings, library: "Library") -> "TextRequest":
     """Make the request of ``--once``: the preset, the prompt, one picture, the format of the output's ending.
 
     Raises:
@@ -169,7 +173,7 @@ def once_request(settings: Settings, catalog: "Catalog") -> "TextRequest":
         )
     return TextRequest.parse(
         {
-            **starting_point(settings, catalog),
+            **starting_point(settings, library),
             "prompt": settings.once,
             "negative_prompt": settings.negative_prompt,
             "num_images": 1,
@@ -179,20 +183,34 @@ def once_request(settings: Settings, catalog: "Catalog") -> "TextRequest":
     )
 
 
-def starting_point(settings: Settings, catalog: "Catalog") -> dict[str, Any]:
-    """Choose the preset: the one that is named, else the one that fits the base model.
+def shelves(settings: Settings) -> "Shelves":
+    """Say where the library is read from."""
+    from engine import Shelves
+
+    return Shelves(
+        models_dir=settings.models_dir,
+        presets_dirs=(settings.data_dir / "presets",),
+        styles_dirs=() if settings.styles_dir is None else (settings.styles_dir,),
+        wildcards_dirs=() if settings.wildcards_dir is None else (settings.wildcards_dir,),
+    )
+
+
+def starting_point(settings: Settings, library: "Library") -> dict[str, Any]:
+    """Write the request that the page starts from: of the preset that is named, else of one that needs nothing fetched.
 
     Raises:
         InvalidRequest: there is no preset of that name.
     """
     from engine import InvalidRequest
-    from engine.presets import read_presets
 
-    presets = read_presets(HERE / "presets")
-    name = settings.preset or ("pocket" if catalog.default().is_pocket else "default")
-    if name not in presets:
-        raise InvalidRequest("preset", f"expected one of {', '.join(presets)}, got {name!r}")
-    return dict(presets[name].request)
+    catalog, presets = library.catalog, library.presets
+    if settings.preset is None:
+        name = "pocket" if catalog.default().is_pocket else "default"
+        return presets[name].for_own_model(catalog)
+    if settings.preset not in presets:
+        names = ", ".join(presets)
+        raise InvalidRequest("preset", f"expected one of {names}, got {settings.preset!r}")
+    return presets[settings.preset].starting_point(catalog)
 
 
 def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":
@@ -230,13 +248,13 @@ def serve(settings: Settings) -> int:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from starlette.middleware import Middleware
 
-    from engine import read_catalog
+    from engine import read_library
     from guard import LOOPBACK, Guard
     from jobs import Jobs, JobSettings, ProcessWorker
 
-    catalog = read_catalog(settings.models_dir, settings.model)
-    spec = engine_spec(settings, catalog)
-    preset = starting_point(settings, catalog)
+    library = read_library(shelves(settings), settings.model)
+    spec = engine_spec(settings, library.catalog)
+    preset = starting_point(settings, library)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -249,7 +267,13 @@ def serve(settings: Settings) -> int:
     jobs.open()
     import ui
 
-    studio = ui.Studio(jobs=jobs, catalog=catalog, preset=preset)
+    studio = ui.Studio(
+        jobs=jobs,
+        library=library,
+        preset=preset,
+        read_library=lambda: read_library(shelves(settings), settings.model),
+        presets_dir=settings.data_dir / "presets",
+    )
     demo = ui.build(studio)
     demo.launch(
         server_name=settings.host,

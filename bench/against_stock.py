@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from engine import Catalog, Plan, TextRequest, plan, read_catalog
+from engine import Catalog, Library, Plan, TextRequest, plan, read_catalog
 from engine.engine import Engine, create
 
 STEPS = 30
@@ -129,10 +129,11 @@ def job(catalog: Catalog, *, seed: int, **fields: Any) -> Plan:
         "sharpness": 0.0,
         "aspect_ratio": "128x128",
         "num_images": 1,
+        "styles": (),
         "advanced": advanced,
         **fields,
     }
-    return plan(TextRequest.parse(values), catalog, seed=seed)
+    return plan(TextRequest.parse(values), Library(catalog=catalog), seed=seed)
 
 
 def paint(engine: Engine, jobs: list[Plan]) -> None:

@@ -22,6 +22,7 @@ from engine.events import (
     is_terminal,
 )
 from engine.geometry import Size, parse_size
+from engine.library import Library, Shelves, read_library
 from engine.plan import Plan, plan, plan_from_json, plan_to_json, request_of
 from engine.requests import TextRequest
 
@@ -35,12 +36,14 @@ __all__ = [
     "ImageReady",
     "ImageSkipped",
     "InvalidRequest",
+    "Library",
     "ModelIncompatible",
     "ModelNotFound",
     "OutOfMemory",
     "Plan",
     "Progress",
     "Queued",
+    "Shelves",
     "Size",
     "Started",
     "Stopped",
@@ -52,5 +55,6 @@ __all__ = [
     "plan_from_json",
     "plan_to_json",
     "read_catalog",
+    "read_library",
     "request_of",
 ]

@@ -1,25 +1,38 @@
 """From what was asked to what will be done.
 
-`plan` settles every decision about the picture: sizes, steps, seeds, texts. A plan holds no pixels and no tensors, equals
-another plan exactly when it makes the same picture, and goes to JSON and back unchanged: it is the record that is saved.
+`plan` settles every decision about the picture: sizes, steps, seeds, texts, weights. A plan holds no pixels and no tensors,
+equals another plan exactly when it makes the same picture, and goes to JSON and back unchanged: it is the record that is saved.
 """
 
 import dataclasses
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from engine.catalog import SDXL_NATIVE, Catalog
-from engine.errors import InvalidRequest
+from engine.catalog import SDXL_NATIVE, Catalog, Checkpoint
+from engine.errors import ModelIncompatible
+from engine.families import Family
 from engine.geometry import Size, nearest_bucket, parse_size
-from engine.prompt.syntax import clean, parse_weights
-from engine.requests import MAX_LINES, MAX_SEED, Compat, OutputFormat, TextRequest
-
-STEPS = {"Quality": 60, "Speed": 30}
-"""Model steps of each performance mode (reference: Fooocus 2.5.5)."""
+from engine.library import Library
+from engine.performance import MODES, Mode
+from engine.prompt.assemble import Lines, Wording, assemble, read_lines
+from engine.prompt.lora_tags import take_lora_tags
+from engine.prompt.styles import EXPANSION_STYLE, find_styles
+from engine.requests import (
+    MAX_LORAS,
+    MAX_SEED,
+    Advanced,
+    Compat,
+    LoraWeight,
+    MetadataScheme,
+    OutputFormat,
+    Performance,
+    SwapMethod,
+    TextRequest,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +71,36 @@ class SizeConditioning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """One LoRA of the set that is put on all networks."""
+
+    name: str
+    """Of the catalog."""
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refiner:
+    """A second model that takes over."""
+
+    model: str
+    family: Family
+    method: SwapMethod
+    switch: int
+    """Steps of the base model; with ``joint`` it also makes the first model call of the next step, as in Fooocus."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreeU:
+    """Factors of FreeU, version 2; 1 leaves a stage as it is."""
+
+    b1: float
+    b2: float
+    s1: float
+    s2: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FromNoise:
     """The picture starts from noise alone."""
 
@@ -78,6 +121,15 @@ class ImagePlan:
     pooled_positive: int
     """How many texts, from the first, add to the pooled vector."""
     pooled_negative: int
+    prompt: str = ""
+    """The words of this image: wildcards and arrays filled in, LoRA tags taken out."""
+    negative_prompt: str = ""
+    styles: tuple[str, ...] = ()
+    """The styles of this image, random ones drawn."""
+    expansion: str = ""
+    """The text that *Fooocus V2* added, the last of `positive`."""
+    is_to_expand: bool = False
+    """Whether the worker's expansion model adds its text first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,29 +155,42 @@ class Plan:
     previews: bool
     deterministic: bool
     compat: Compat
+    request: TextRequest = field(default_factory=TextRequest)
+    """What was asked, with the seed and the base model settled: what *reuse* puts into the form."""
+    vae: str | None = None
+    loras: tuple[Lora, ...] = ()
+    """The LoRAs of the request, of its prompt and of the performance mode, in this order."""
+    refiner: Refiner | None = None
+    freeu: FreeU | None = None
+    save_metadata: bool = True
+    metadata_scheme: MetadataScheme = "pochade"
+    hashes: tuple[tuple[str, str], ...] = ()
+    """Names of the weights and their sha256 in hex, filled in when a picture is saved."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what was asked and could not be done, for the person who asked."""
 
 
-def plan(request: TextRequest, catalog: Catalog, *, seed: int) -> Plan:
+def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
     """Settle a request.
 
     Args:
         request: What was asked.
-        catalog: The weights that are there.
+        library: The weights, styles and wildcards that are there.
         seed: Taken when the request names none; the caller draws it, so that a plan is a function of its arguments.
 
     Raises:
-        ModelNotFound: the base model is not in the catalog.
-        InvalidRequest: a prompt has too many lines, or a weight that is not a finite number.
+        ModelNotFound: weights that are asked for are not in the catalog.
+        ModelIncompatible: the refiner is of no family that can refine.
+        InvalidRequest: a prompt has too many lines or a weight that is not a finite number, or there is no such style.
     """
-    more = request.advanced
+    more, catalog = request.advanced, library.catalog
     base = catalog.checkpoint(more.base_model)
-    size = parse_size(request.aspect_ratio)
-    guidance = Guidance(
-        guidance_scale=request.guidance_scale,
-        adaptive_cfg=more.adaptive_cfg,
-        sharpness=request.sharpness,
-    )
+    mode = MODES[request.performance]
+    taken = _take_tags(request, base, catalog)
     first_seed = seed if request.seed is None else request.seed
+    size = parse_size(request.aspect_ratio)
+    steps = more.num_inference_steps or mode.steps
+    images, notes = _images(request, library, taken.prompt, first_seed)
     return Plan(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -134,23 +199,27 @@ def plan(request: TextRequest, catalog: Catalog, *, seed: int) -> Plan:
         size=size,
         sample_size=size if base.native_size == SDXL_NATIVE else nearest_bucket(size, base.buckets),
         sampling=Sampling(
-            sampler=more.sampler,
-            scheduler=more.scheduler,
-            num_inference_steps=more.num_inference_steps or STEPS[request.performance],
+            sampler=mode.distilled.sampler if mode.distilled else more.sampler,
+            scheduler=mode.distilled.scheduler if mode.distilled else more.scheduler,
+            num_inference_steps=steps,
         ),
-        guidance=guidance,
-        size_conditioning=SizeConditioning(
-            positive_scale=more.adm_scaler_positive,
-            negative_scale=more.adm_scaler_negative,
-            end=more.adm_scaler_end,
-        ),
+        guidance=_guidance(request, mode),
+        size_conditioning=_size_conditioning(more, mode),
         clip_skip=more.clip_skip,
         start=FromNoise(),
-        images=_images(request, first_seed),
+        images=images,
         output_format=request.output_format,
         previews=more.previews,
         deterministic=more.deterministic,
         compat=more.compat,
+        request=_settled(request, first_seed, base.name),
+        vae=None if more.vae is None else catalog.vae(more.vae).name,
+        loras=(*taken.loras, *_distilled_lora(request.performance, base, catalog)),
+        refiner=None if mode.distilled else _refiner(request, base, catalog, steps),
+        freeu=None if more.freeu is None else FreeU(**more.freeu.model_dump()),
+        save_metadata=more.save_metadata,
+        metadata_scheme=more.metadata_scheme,
+        notes=(*taken.notes, *notes),
     )
 
 
@@ -170,65 +239,174 @@ def plan_from_json(text: str) -> Plan:
 
 def request_of(value: Plan) -> dict[str, Any]:
     """Write the request whose plan this is, as fields of `TextRequest`: what *reuse* puts into the form."""
-    steps = value.sampling.num_inference_steps
-    mode = next((mode for mode, n in STEPS.items() if n == steps), None)
-    return {
-        "prompt": value.prompt,
-        "negative_prompt": value.negative_prompt,
-        "performance": mode or "Speed",
-        "guidance_scale": value.guidance.guidance_scale,
-        "sharpness": value.guidance.sharpness,
-        "aspect_ratio": str(value.size),
-        "num_images": len(value.images),
-        "output_format": value.output_format,
-        "seed": value.images[0].seed,
-        "advanced": {
-            "sampler": value.sampling.sampler,
-            "scheduler": value.sampling.scheduler,
-            "adaptive_cfg": value.guidance.adaptive_cfg,
-            "adm_scaler_positive": value.size_conditioning.positive_scale,
-            "adm_scaler_negative": value.size_conditioning.negative_scale,
-            "adm_scaler_end": value.size_conditioning.end,
-            "clip_skip": value.clip_skip,
-            "num_inference_steps": None if mode else steps,
-            "base_model": value.base_model,
-            "previews": value.previews,
-            "deterministic": value.deterministic,
-            "compat": value.compat,
-        },
-    }
+    return value.request.model_dump(mode="json")
 
 
 def only_image(value: Plan, index: int) -> Plan:
-    """Cut a plan down to one of its images: the record that goes into that image's file."""
-    return dataclasses.replace(value, images=(value.images[index],))
+    """Cut a plan down to one of its images: the record that goes into that image's file.
+
+    Its request asks for this one picture: words without wildcards and arrays, random styles drawn, its own seed.
+    """
+    image = value.images[index]
+    request = value.request.model_copy(
+        update={
+            "prompt": image.prompt,
+            "negative_prompt": image.negative_prompt,
+            "styles": image.styles,
+            "loras": _asked_loras(value),
+            "num_images": 1,
+            "seed": image.seed,
+        }
+    )
+    return dataclasses.replace(value, images=(image,), request=request)
 
 
-def _images(request: TextRequest, first_seed: int) -> tuple[ImagePlan, ...]:
-    positive = _texts("prompt", request.prompt)
-    negative = _texts("negative_prompt", request.negative_prompt)
-    return tuple(
-        ImagePlan(
-            seed=(first_seed + index) % (MAX_SEED + 1),
-            positive=positive,
-            negative=negative,
-            pooled_positive=len(positive),
-            pooled_negative=len(negative),
-        )
-        for index in range(request.num_images)
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A prompt without its LoRA tags, and the LoRAs of the request with those of its tags."""
+
+    prompt: Lines
+    loras: tuple[Lora, ...]
+    notes: tuple[str, ...]
+
+
+def _take_tags(request: TextRequest, base: Checkpoint, catalog: Catalog) -> _Taken:
+    """Take the tags out of the first line; the others have none."""
+    given = [
+        (catalog.lora(item.path, f"loras.{index}.path").name, item.scale)
+        for index, item in enumerate(request.loras)
+    ]
+    lines = read_lines(request.prompt)
+    tags = take_lora_tags(
+        lines.main,
+        [item.name for item in catalog.loras],
+        given=given,
+        limit=MAX_LORAS,
+        hidden=_distilled_file(request.performance, base),
+    )
+    notes = [f"There is no LoRA named {name!r}; its tag has no effect." for name in tags.unknown]
+    notes += [f"{name} is more than {MAX_LORAS} LoRAs and left out." for name in tags.beyond_limit]
+    return _Taken(Lines(tags.text, lines.extras), _loras(tags.loras), tuple(notes))
+
+
+def _loras(named: Sequence[tuple[str, float]]) -> tuple[Lora, ...]:
+    return tuple(Lora(name=name, scale=scale) for name, scale in named)
+
+
+def _asked_loras(value: Plan) -> tuple[LoraWeight, ...]:
+    """List the LoRAs of a plan as a request names them; the performance mode brings its own."""
+    has_own = MODES[value.request.performance].distilled is not None
+    asked = value.loras[:-1] if has_own else value.loras
+    return tuple(LoraWeight.model_construct(path=item.name, scale=item.scale) for item in asked)
+
+
+def _distilled_file(performance: Performance, base: Checkpoint) -> str | None:
+    """Name the LoRA of a mode: the base model's own, else the one for all SDXL models."""
+    distilled = MODES[performance].distilled
+    if distilled is None:
+        return None
+    return dict(base.performance_loras).get(performance, distilled.lora)
+
+
+def _distilled_lora(
+    performance: Performance, base: Checkpoint, catalog: Catalog
+) -> tuple[Lora, ...]:
+    file, distilled = _distilled_file(performance, base), MODES[performance].distilled
+    if file is None or distilled is None:
+        return ()
+    return (Lora(name=catalog.lora(file, "performance").name, scale=distilled.scale),)
+
+
+def _guidance(request: TextRequest, mode: Mode) -> Guidance:
+    """Settle guidance; distilled models have it built in."""
+    if mode.distilled:
+        return Guidance(guidance_scale=1.0, adaptive_cfg=1.0, sharpness=0.0)
+    return Guidance(
+        guidance_scale=request.guidance_scale,
+        adaptive_cfg=request.advanced.adaptive_cfg,
+        sharpness=request.sharpness,
     )
 
 
-def _texts(field: str, prompt: str) -> tuple[str, ...]:
-    """Split a prompt into its lines; an empty one stays one empty text."""
-    lines = tuple(line for line in map(clean, prompt.splitlines()) if line) or ("",)
-    if len(lines) > MAX_LINES:
-        raise InvalidRequest(field, f"expected at most {MAX_LINES} lines, got {len(lines)}")
-    for part in (part for line in lines for part in parse_weights(line)):
-        if not math.isfinite(part.weight):
-            problem = f"expected finite weights, got {part.weight} for {part.text[:40]!r}"
-            raise InvalidRequest(field, problem)
-    return lines
+def _size_conditioning(more: Advanced, mode: Mode) -> SizeConditioning:
+    if mode.distilled:
+        return SizeConditioning(positive_scale=1.0, negative_scale=1.0, end=0.0)
+    return SizeConditioning(
+        positive_scale=more.adm_scaler_positive,
+        negative_scale=more.adm_scaler_negative,
+        end=more.adm_scaler_end,
+    )
+
+
+def _refiner(
+    request: TextRequest, base: Checkpoint, catalog: Catalog, steps: int
+) -> Refiner | None:
+    """Settle the refiner; the base model itself is none.
+
+    Fooocus counts the share of steps by the mode's own number of them, also where the request names another.
+    """
+    more = request.advanced
+    if request.refiner_model is None:
+        return None
+    model = catalog.checkpoint(request.refiner_model, "refiner_model")
+    if model.name == base.name:
+        return None
+    family = model.family
+    if family is None:
+        problem = "expected an SDXL base model, an SDXL refiner or an SD 1.5 model as refiner"
+        raise ModelIncompatible(f"{model.name}: {problem}, got something else")
+    counted = MODES[request.performance].steps if more.compat == "fooocus" else steps
+    return Refiner(
+        model=model.name,
+        family=family,
+        method="vae" if family == "sd15" else more.refiner_swap_method,
+        switch=more.refiner_switch_step or round(counted * request.refiner_switch),
+    )
+
+
+def _settled(request: TextRequest, seed: int, base_model: str) -> TextRequest:
+    more = request.advanced.model_copy(update={"base_model": base_model})
+    return request.model_copy(update={"seed": seed, "advanced": more})
+
+
+def _images(
+    request: TextRequest, library: Library, prompt: Lines, first_seed: int
+) -> tuple[tuple[ImagePlan, ...], tuple[str, ...]]:
+    """Settle the texts of all images; the second answer is what people should know of them."""
+    more = request.advanced
+    wording = Wording(
+        prompt=prompt,
+        negative_prompt=read_lines(request.negative_prompt),
+        selection=find_styles(request.styles, library.styles),
+        styles=library.styles,
+        wildcards=library.wildcards,
+        wildcards_in_order=more.wildcards_in_order,
+        as_filled=more.compat == "fooocus",
+    )
+    stride = 1 if more.seed_increment else 0
+    images, idle = [], dict[str, None]()
+    for index in range(request.num_images):
+        seed = (first_seed + stride * index) % (MAX_SEED + 1)
+        texts = assemble(wording, seed=seed, index=index, expand=library.expand)
+        idle |= dict.fromkeys(texts.idle_tags)
+        images.append(
+            ImagePlan(
+                seed=seed,
+                positive=texts.positive,
+                negative=texts.negative,
+                pooled_positive=texts.pooled_positive,
+                pooled_negative=texts.pooled_negative,
+                prompt=texts.prompt,
+                negative_prompt=texts.negative_prompt,
+                styles=texts.styles,
+                expansion=texts.expansion,
+                is_to_expand=library.expand is None and EXPANSION_STYLE in texts.styles,
+            )
+        )
+    notes = tuple(
+        f"<lora:{name}> has no effect there; LoRA tags belong into the first line." for name in idle
+    )
+    return tuple(images), notes
 
 
 @cache

@@ -44,6 +44,14 @@ class Preset:
             request["advanced"] = more
         return request
 
+    def for_own_model(self, catalog: Catalog) -> dict[str, Any]:
+        """Write the request for whichever base model the studio has, with nothing that would have to be fetched."""
+        more = {k: v for k, v in self.request.get("advanced", {}).items() if k != "base_model"}
+        loras = [
+            item for item in self.request.get("loras", ()) if catalog.has("lora", item["path"])
+        ]
+        return {**self.request, "loras": loras, "advanced": more}
+
     def missing(self, catalog: Catalog) -> tuple[Offer, ...]:
         """List the weights that would have to be fetched."""
         request = self.starting_point(catalog)

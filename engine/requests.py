@@ -61,8 +61,6 @@ MAX_SEED = 2**63 - 1
 """Largest seed, as in Fooocus."""
 MAX_PROMPT = 10_000
 """Longest prompt in characters."""
-MAX_LINES = 32
-"""Most lines of a prompt; each is encoded on its own and takes 77 tokens at least."""
 MAX_STYLES = 32
 """Most styles of a request; each adds a text of 77 tokens at least."""
 MAX_LORAS = 32

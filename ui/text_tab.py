@@ -69,7 +69,7 @@ def _prompt(preset: Mapping[str, Any]) -> Part:
 def _submit(studio: Studio, form: Form[TextRequest], generate: gr.Button, stage: gr.HTML) -> None:
     def submit(values: Mapping[Part, Any], request: gr.Request) -> str:
         with as_toast():
-            wanted = plan(form.read(values), studio.catalog, seed=secrets.randbelow(RANDOM_SEEDS))
+            wanted = plan(form.read(values), studio.library, seed=secrets.randbelow(RANDOM_SEEDS))
             return studio.jobs.submit(wanted, owner=_visitor(studio, request))
 
     generate.click(

@@ -6,7 +6,7 @@ tokens: each text is encoded on its own by whoever takes them.
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engine.errors import InvalidRequest
@@ -108,7 +108,8 @@ def assemble(wording: Wording, *, seed: int, index: int, expand: Expand | None =
     idle: tuple[str, ...] = ()
     if not wording.as_filled:
         prompt, idle = _drop_tags(prompt)
-        prompt, negative_prompt = _tidy(prompt), _tidy(negative_prompt)
+        prompt = Lines(tidy_commas(clean(prompt.main)), _cleaned(prompt.extras))
+        negative_prompt = Lines(clean(negative_prompt.main), _cleaned(negative_prompt.extras))
     wants_expansion = EXPANSION_STYLE in wording.selection and bool(prompt.main)
     styles = _draw_styles(wording, rng)
     positive = _positive(prompt, styles)
@@ -165,10 +166,9 @@ def _drop_tags(prompt: Lines) -> tuple[Lines, tuple[str, ...]]:
     return Lines(main, tuple(extras)), tuple(names)
 
 
-def _tidy(lines: Lines) -> Lines:
+def _cleaned(lines: Iterable[str]) -> tuple[str, ...]:
     """Clean lines again, so that what is recorded gives the same texts when it is asked for."""
-    extras = tuple(line for line in map(clean, lines.extras) if line)
-    return Lines(tidy_commas(clean(lines.main)), extras)
+    return tuple(line for line in map(clean, lines) if line)
 
 
 def _draw_styles(wording: Wording, rng: random.Random) -> list[Style]:

@@ -26,6 +26,7 @@ from engine import (
 )
 from engine.engine import Engine, create
 from engine.stages.metadata import read_plan
+from tests.libraries import library_of
 
 pytestmark = pytest.mark.torch
 
@@ -57,11 +58,13 @@ def engine(models_dir: Path) -> Engine:
 
 
 def tiny_plan(catalog: Catalog, *, seed: int = 7, **fields: Any) -> Plan:
-    request = {"aspect_ratio": "128x128", "num_images": 1, "guidance_scale": 4.0}
+    request = {"aspect_ratio": "128x128", "num_images": 1, "guidance_scale": 4.0, "styles": ()}
     advanced = {}
     for name, value in fields.items():
         (request if name in TextRequest.model_fields else advanced)[name] = value
-    return plan(TextRequest.parse({**request, "advanced": advanced}), catalog, seed=seed)
+    return plan(
+        TextRequest.parse({**request, "advanced": advanced}), library_of(catalog), seed=seed
+    )
 
 
 def run(engine: Engine, plans: Mapping[str, Plan]) -> dict[str, list[Event]]:

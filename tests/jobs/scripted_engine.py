@@ -25,6 +25,7 @@ from engine import (
     Finished,
     ImageReady,
     ImageSkipped,
+    Library,
     ModelNotFound,
     OutOfMemory,
     Plan,
@@ -39,7 +40,11 @@ CATALOG = Catalog([Checkpoint(name="toy", path=Path("toy"))])
 
 def toy_plan(prompt: str = "a red star", *, images: int = 1, seed: int = 7) -> Plan:
     """Plan a job whose prompt is its script."""
-    return plan(TextRequest(prompt=prompt, num_images=images), CATALOG, seed=seed)
+    return plan(
+        TextRequest(prompt=prompt, num_images=images, styles=()),
+        Library(catalog=CATALOG),
+        seed=seed,
+    )
 
 
 def picture(job_id: str, index: int, size: int = 200) -> bytes:

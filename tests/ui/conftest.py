@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 import ui
 from engine import Catalog, Checkpoint, Size
 from jobs import Jobs, JobSettings, ThreadWorker
+from tests.libraries import library_of
 from tests.ui.painting_engine import PaintingEngine
 
 SUMMARY = "It paints simple shapes in plain colours, some places and drawing styles."
@@ -77,7 +78,7 @@ def catalog() -> Catalog:
 def studio(jobs: Jobs, catalog: Catalog) -> ui.Studio:
     return ui.Studio(
         jobs=jobs,
-        catalog=catalog,
+        library=library_of(catalog),
         owner_of=lambda request: request.headers.get(OWNER_HEADER, "local"),
     )
 

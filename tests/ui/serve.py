@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ui
 from engine import Catalog
+from tests.libraries import library_of
 from tests.ui.conftest import OWN, POCKET, open_jobs
 
 
@@ -14,7 +15,8 @@ def serve(port: int, step_s: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         jobs = open_jobs(Path(folder), step_s=step_s)
         studio = ui.Studio(
-            jobs=jobs, catalog=Catalog([POCKET, OWN] if "--own" in sys.argv else [POCKET])
+            jobs=jobs,
+            library=library_of(Catalog([POCKET, OWN] if "--own" in sys.argv else [POCKET])),
         )
         demo = ui.build(studio)
         demo.launch(

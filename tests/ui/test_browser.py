@@ -13,6 +13,7 @@ import ui
 from engine import Catalog, TextRequest, plan
 from jobs import ImageView
 from tests.browser import open_chromium
+from tests.libraries import library_of
 from tests.ui.conftest import EXAMPLES, MAX_WAITING, POCKET, in_event_loop, open_jobs
 
 WAIT_MS = 30_000
@@ -34,7 +35,7 @@ class Studio:
     def __init__(self, folder: Path) -> None:
         self.gate = threading.Semaphore(0)
         self.jobs = open_jobs(folder, gate=self.gate)
-        studio = ui.Studio(jobs=self.jobs, catalog=Catalog([POCKET]))
+        studio = ui.Studio(jobs=self.jobs, library=library_of(Catalog([POCKET])))
         self.demo = ui.build(studio)
         _, self.address, _ = self.demo.launch(
             **ui.launch_options(),
@@ -59,7 +60,9 @@ class Studio:
 
     def submit(self, prompt: str) -> str:
         """Queue a picture without the page."""
-        wanted = plan(TextRequest(prompt=prompt, num_images=1), Catalog([POCKET]), seed=11)
+        wanted = plan(
+            TextRequest(prompt=prompt, num_images=1), library_of(Catalog([POCKET])), seed=11
+        )
         return self.jobs.submit(wanted)
 
     def paint(self, prompt: str) -> None:

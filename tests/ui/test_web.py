@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from engine import Size, TextRequest, plan
+from tests.libraries import library_of
 from tests.ui.conftest import OWNER_HEADER
 from ui.thumbnails import SIDE, Thumbnails
 
@@ -17,7 +18,9 @@ STRANGER = {OWNER_HEADER: "stranger"}
 @pytest.fixture
 def job(jobs, catalog):
     """A finished job of two pictures."""
-    wanted = plan(TextRequest(prompt="a <b>red</b> ${star}", num_images=2), catalog, seed=5)
+    wanted = plan(
+        TextRequest(prompt="a <b>red</b> ${star}", num_images=2), library_of(catalog), seed=5
+    )
     job_id = jobs.submit(wanted)
     jobs.wait(job_id, owner="local", timeout=30)
     return jobs.job(job_id, owner="local")

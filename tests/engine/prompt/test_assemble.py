@@ -54,7 +54,7 @@ def golden_texts(request):
         styles=styles,
         wildcards=lists,
         wildcards_in_order=request["wildcards_in_order"],
-        keep_tags=True,
+        as_filled=True,
     )
     step = 0 if request["disable_seed_increment"] else 1
     seeds = [(request["seed"] + step * i) % 2**63 for i in range(request["image_number"])]
@@ -132,7 +132,7 @@ def test_lora_tags_without_effect_are_dropped_and_named():
     texts = assemble(wording(prompt, wildcards=lists), seed=1, index=0)
     assert texts.positive == ("a fox", "a hill")
     assert texts.idle_tags == ("ink", "b")
-    kept = assemble(wording(prompt, wildcards=lists, keep_tags=True), seed=1, index=0)
+    kept = assemble(wording(prompt, wildcards=lists, as_filled=True), seed=1, index=0)
     assert kept.positive == ("a <lora:ink:1> fox", "a <lora:b:1> hill")
     assert kept.idle_tags == ()
 
