@@ -10,6 +10,7 @@ from pathlib import Path
 from engine.catalog import Catalog, Offer, Places, Source, read_catalog
 from engine.performance import MODES
 from engine.presets import Preset, read_presets
+from engine.prompt.expansion import expand
 from engine.prompt.styles import Style, read_styles
 from engine.prompt.wildcards import read_wildcards
 
@@ -20,10 +21,6 @@ _FEW_STEPS = {
     "sdxl_lightning_4step_lora.safetensors": "https://huggingface.co/mashb1t/misc/resolve/main/",
     "sdxl_hyper_sd_4step_lora.safetensors": "https://huggingface.co/mashb1t/misc/resolve/main/",
 }
-
-
-def expand(prompt: str, seed: int) -> str:
-    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

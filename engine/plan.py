@@ -161,6 +161,8 @@ class Plan:
     loras: tuple[Lora, ...] = ()
     """The LoRAs of the request, of its prompt and of the performance mode, in this order."""
     refiner: Refiner | None = None
+    refiner_switch: float = 1.0
+    """Share of the steps that was asked for; 1 with a performance mode that has no refiner."""
     freeu: FreeU | None = None
     save_metadata: bool = True
     metadata_scheme: MetadataScheme = "pochade"
@@ -216,6 +218,7 @@ def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
         vae=None if more.vae is None else catalog.vae(more.vae).name,
         loras=(*taken.loras, *_distilled_lora(request.performance, base, catalog)),
         refiner=None if mode.distilled else _refiner(request, base, catalog, steps),
+        refiner_switch=1.0 if mode.distilled else request.refiner_switch,
         freeu=None if more.freeu is None else FreeU(**more.freeu.model_dump()),
         save_metadata=more.save_metadata,
         metadata_scheme=more.metadata_scheme,
@@ -286,7 +289,10 @@ def _take_tags(request: TextRequest, base: Checkpoint, catalog: Catalog) -> _Tak
     )
     notes = [f"There is no LoRA named {name!r}; its tag has no effect." for name in tags.unknown]
     notes += [f"{name} is more than {MAX_LORAS} LoRAs and left out." for name in tags.beyond_limit]
-    return _Taken(Lines(tags.text, lines.extras), _loras(tags.loras), tuple(notes))
+    prompt = Lines(tags.text, lines.extras)
+    if not tags.text:
+        prompt = read_lines(str(prompt))
+    return _Taken(prompt, _loras(tags.loras), tuple(notes))
 
 
 def _loras(named: Sequence[tuple[str, float]]) -> tuple[Lora, ...]:

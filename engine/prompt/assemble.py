@@ -6,7 +6,7 @@ tokens: each text is encoded on its own by whoever takes them.
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from engine.errors import InvalidRequest
@@ -106,10 +106,12 @@ def assemble(wording: Wording, *, seed: int, index: int, expand: Expand | None =
     rng = random.Random(seed)
     prompt, negative_prompt = _fill(wording, rng, index)
     idle: tuple[str, ...] = ()
-    if not wording.as_filled:
+    if (
+        not wording.as_filled
+    ):  # read again, so that what is recorded gives the same texts when it is asked for
         prompt, idle = _drop_tags(prompt)
-        prompt = Lines(tidy_commas(clean(prompt.main)), _cleaned(prompt.extras))
-        negative_prompt = Lines(clean(negative_prompt.main), _cleaned(negative_prompt.extras))
+        prompt = read_lines(str(Lines(tidy_commas(prompt.main), prompt.extras)))
+        negative_prompt = read_lines(str(negative_prompt))
     wants_expansion = EXPANSION_STYLE in wording.selection and bool(prompt.main)
     styles = _draw_styles(wording, rng)
     positive = _positive(prompt, styles)
@@ -164,11 +166,6 @@ def _drop_tags(prompt: Lines) -> tuple[Lines, tuple[str, ...]]:
     main, *extras = [line for line, _ in dropped]
     names = dict.fromkeys(name for _, names in dropped for name in names)
     return Lines(main, tuple(extras)), tuple(names)
-
-
-def _cleaned(lines: Iterable[str]) -> tuple[str, ...]:
-    """Clean lines again, so that what is recorded gives the same texts when it is asked for."""
-    return tuple(line for line in map(clean, lines) if line)
 
 
 def _draw_styles(wording: Wording, rng: random.Random) -> list[Style]:

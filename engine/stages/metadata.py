@@ -1,27 +1,28 @@
-"""A picture as a file, with the plan that made it inside.
+"""A picture as a file, with the record of how it was made inside.
 
-The record is the plan's own JSON, under the key ``pochade`` in PNG and as the EXIF user comment in JPEG and WebP. Nothing in
-it is ever evaluated.
+The record is the plan's own JSON, or Fooocus' or A1111's text where the plan says so. Nothing in it is ever evaluated.
 """
 
 import io
-import logging
+from typing import Any
 
-from PIL import ExifTags, Image
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image
 
-from engine.plan import Plan, only_image, plan_from_json, plan_to_json
+from engine.plan import ImagePlan, Plan, only_image, plan_from_json, plan_to_json
+from engine.records import a1111, fooocus
+from engine.records.read_image import embed, read_text
+from engine.records.record import ADAPTIVE_CFG, Record
 from engine.requests import OutputFormat
 
-log = logging.getLogger(__name__)
-
-KEY = "pochade"
-"""Name of the PNG text chunk, and first word of the EXIF comment."""
 SOFTWARE = "Pochade"
-_PREFIX = b"ASCII\0\0\0"
-_MAX_EXIF = 65_000
-"""Bytes that EXIF can hold in a JPEG."""
-_MAX_TEXT = 1 << 20
+"""Name of the program in files."""
+HASH_DIGITS = 10
+"""Digits of a sha256 that the foreign forms show of a file."""
+_QUALITY: dict[OutputFormat, dict[str, Any]] = {
+    "png": {"compress_level": 1},
+    "jpeg": {"quality": 95, "optimize": True, "progressive": True},
+    "webp": {"quality": 95},
+}
 
 
 def content_type(output_format: OutputFormat) -> str:
@@ -31,45 +32,70 @@ def content_type(output_format: OutputFormat) -> str:
 
 def encode_image(image: Image.Image, plan: Plan, index: int) -> bytes:
     """Write picture `index` of `plan` as a whole file in the plan's format."""
-    record = plan_to_json(only_image(plan, index))
+    options = dict(_QUALITY[plan.output_format])
+    if plan.save_metadata:
+        options |= embed(
+            record_text(plan, index), plan.metadata_scheme, plan.output_format, SOFTWARE
+        )
     buffer = io.BytesIO()
-    match plan.output_format:
-        case "png":
-            text = PngInfo()
-            text.add_itxt(KEY, record)
-            text.add_text("Software", SOFTWARE)
-            image.save(buffer, "PNG", pnginfo=text, compress_level=1)
-        case "jpeg":
-            image.save(buffer, "JPEG", quality=95, exif=_exif(record))
-        case "webp":
-            image.save(buffer, "WEBP", exif=_exif(record))
+    image.save(buffer, plan.output_format.upper(), **options)
     return buffer.getvalue()
+
+
+def record_text(plan: Plan, index: int) -> str:
+    """Write how picture `index` was made, in the form that the plan asks for."""
+    match plan.metadata_scheme:
+        case "pochade":
+            return plan_to_json(only_image(plan, index))
+        case "fooocus":
+            return fooocus.write(record_of(plan, plan.images[index]))
+        case "a1111":
+            return a1111.write(record_of(plan, plan.images[index]), compat=plan.compat)
+
+
+def record_of(plan: Plan, image: ImagePlan, *, version: str = SOFTWARE) -> Record:
+    """Gather what the foreign forms say of one picture."""
+    asked, sizes = plan.request, plan.size_conditioning
+    freeu = plan.freeu
+    return Record(
+        prompt=image.prompt,
+        negative_prompt=image.negative_prompt,
+        expansion=image.expansion,
+        styles=image.styles,
+        performance=asked.performance,
+        steps=plan.sampling.num_inference_steps,
+        size=plan.size,
+        guidance_scale=plan.guidance.guidance_scale,
+        sharpness=plan.guidance.sharpness,
+        adm=(sizes.positive_scale, sizes.negative_scale, sizes.end),
+        base_model=plan.base_model,
+        refiner_model=plan.refiner.model if plan.refiner else None,
+        refiner_switch=plan.refiner_switch,
+        overwrite_switch=asked.advanced.refiner_switch_step,
+        refiner_swap_method=asked.advanced.refiner_swap_method,
+        adaptive_cfg=plan.guidance.adaptive_cfg,
+        usual_adaptive_cfg=ADAPTIVE_CFG,
+        clip_skip=plan.clip_skip,
+        sampler=plan.sampling.sampler,
+        scheduler=plan.sampling.scheduler,
+        vae=plan.vae,
+        seed=image.seed,
+        freeu=(freeu.b1, freeu.b2, freeu.s1, freeu.s2) if freeu else None,
+        loras=tuple((item.name, item.scale) for item in plan.loras),
+        full_prompt=image.positive,
+        full_negative_prompt=image.negative,
+        hashes={name: digest[:HASH_DIGITS] for name, digest in plan.hashes},
+        metadata_scheme=plan.metadata_scheme if plan.save_metadata else None,
+        version=version,
+    )
 
 
 def read_plan(image: Image.Image) -> Plan | None:
     """Find the plan in a picture that this studio made; None when there is none or it cannot be read."""
-    text = getattr(image, "text", {}).get(KEY) or _comment(image)
-    if not text or len(text) > _MAX_TEXT:
+    found = read_text(image)
+    if found is None or found.kind != "pochade":
         return None
     try:
-        return plan_from_json(text)
+        return plan_from_json(found.text)
     except ValueError:
         return None
-
-
-def _exif(record: str) -> Image.Exif:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Software] = SOFTWARE
-    comment = _PREFIX + record.encode("utf-8")
-    if len(comment) <= _MAX_EXIF:
-        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-    else:
-        log.warning("the prompt is too long to go into the file; a PNG would hold it")
-    return exif
-
-
-def _comment(image: Image.Image) -> str:
-    value = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
-    if not isinstance(value, bytes) or not value.startswith(_PREFIX):
-        return ""
-    return value[len(_PREFIX) :].decode("utf-8", errors="replace")
