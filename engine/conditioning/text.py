@@ -4,13 +4,15 @@ Knows nothing of vocabularies or widths: ids come from the tokenizers, sizes fro
 """
 
 import math
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from engine.conditioning.embeddings import EmbeddingWord, VirtualTokens, embeddings_key
 from engine.prompt.syntax import Token, chunk_prompt, frame
 
 ROWS_AT_ONCE = 32
@@ -55,9 +57,15 @@ class TextEncoders:
             models=(pipeline.text_encoder, pipeline.text_encoder_2),
         )
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Numbers in a token's vector, for each encoder."""
+        first, second = (int(model.get_input_embeddings().embedding_dim) for model in self.models)
+        return first, second
 
-TextCache = MutableMapping[tuple[str, int], TextConditioning]
-"""Encoded texts by (text, clip skip). The owner of the encoders drops it when their weights change."""
+
+TextCache = MutableMapping[tuple[str, int, str], TextConditioning]
+"""Encoded texts by (text, clip skip, embeddings in it). The owner of the encoders drops it when their weights change."""
 
 
 def encode_prompts(
@@ -66,6 +74,7 @@ def encode_prompts(
     *,
     clip_skip: int = 2,
     cache: TextCache | None = None,
+    embeddings: Mapping[str, EmbeddingWord] = MappingProxyType({}),
 ) -> list[TextConditioning]:
     """Encode the texts of many branches together, in as few encoder calls as may be.
 
@@ -78,6 +87,7 @@ def encode_prompts(
             layers it is the final, normalised output.
         cache: Texts known already; new ones are added. Texts that are encoded in other company may differ in the last
             bit, so a cache that outlives a job trades exact repeats for time.
+        embeddings: What words stand for vectors, as `find_embeddings` gives it; others are read as text.
 
     Returns:
         One conditioning for each of `prompts`, in order.
@@ -94,11 +104,12 @@ def encode_prompts(
                 f"pooled: expected 1 to {len(prompt.texts)} of the texts, got {prompt.pooled}"
             )
     known: TextCache = {} if cache is None else cache
-    texts = dict.fromkeys(text for prompt in prompts for text in prompt.texts)
-    new = [text for text in texts if (text, clip_skip) not in known]
-    for text, encoded in zip(new, _encode(encoders, new, clip_skip), strict=True):
-        known[text, clip_skip] = encoded
-    return [_join([known[text, clip_skip] for text in p.texts], p.pooled) for p in prompts]
+    texts = list(dict.fromkeys(text for prompt in prompts for text in prompt.texts))
+    keys = {text: (text, clip_skip, embeddings_key([text], embeddings)) for text in texts}
+    new = [text for text in texts if keys[text] not in known]
+    for text, encoded in zip(new, _encode(encoders, new, embeddings, clip_skip), strict=True):
+        known[keys[text]] = encoded
+    return [_join([known[keys[text]] for text in p.texts], p.pooled) for p in prompts]
 
 
 def repeat_to_common_length(first: int, second: int) -> tuple[int, int] | None:
@@ -138,19 +149,27 @@ def apply_weights(states: Tensor, weights: Tensor, empty: Tensor) -> Tensor:
     return weighted * (states.mean(dims, keepdim=True) / weighted.mean(dims, keepdim=True))
 
 
-def framed_chunks(tokenizer: Any, text: str) -> list[tuple[Token, ...]]:
+def framed_chunks(
+    tokenizer: Any, text: str, virtual: VirtualTokens | None = None
+) -> list[tuple[Token, ...]]:
     """Cut a text into the rows that an encoder is given: 77 tokens with BOS, EOS and pads of its tokenizer.
+
+    Args:
+        tokenizer: Of the encoder.
+        text: A prompt with weights.
+        virtual: Numbers the words that stand for vectors; None reads all words as text.
 
     Raises:
         ValueError: a weight in the text is not finite.
     """
 
     def tokenize(word: str) -> Sequence[int]:
+        ids, rest = virtual.ids(word) if virtual else ((), word)
         # Else a "!" in a prompt is read as the padding of SDXL's second tokenizer, not as the letter.
-        ids: Sequence[int] = tokenizer(
-            word, add_special_tokens=False, split_special_tokens=True, verbose=False
+        more: Sequence[int] = tokenizer(
+            rest, add_special_tokens=False, split_special_tokens=True, verbose=False
         )["input_ids"]
-        return ids
+        return [*ids, *more]
 
     bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     chunks = [frame(chunk, bos=bos, eos=eos, pad=pad) for chunk in chunk_prompt(text, tokenize)]
@@ -161,31 +180,49 @@ def framed_chunks(tokenizer: Any, text: str) -> list[tuple[Token, ...]]:
 
 
 def _encode(
-    encoders: TextEncoders, texts: Sequence[str], clip_skip: int
+    encoders: TextEncoders,
+    texts: Sequence[str],
+    embeddings: Mapping[str, EmbeddingWord],
+    clip_skip: int,
 ) -> Iterable[TextConditioning]:
     if not texts:
         return []
+    virtual = [VirtualTokens(embeddings, side) for side in range(2)]
     first, second = (
-        _encode_with(tokenizer, model, texts, clip_skip)
-        for tokenizer, model in zip(encoders.tokenizers, encoders.models, strict=True)
+        [framed_chunks(tokenizer, text, tokens) for text in texts]
+        for tokenizer, tokens in zip(encoders.tokenizers, virtual, strict=True)
+    )
+    empty = [framed_chunks(tokenizer, "")[0] for tokenizer in encoders.tokenizers]
+    for chunks, chunks_2 in zip(first, second, strict=True):
+        # An embedding for one encoder alone can leave the other with fewer.
+        chunks += [empty[0]] * (len(chunks_2) - len(chunks))
+        chunks_2 += [empty[1]] * (len(chunks) - len(chunks_2))
+    encoded, encoded_2 = (
+        _encode_with(model, prompts, nothing, tokens, clip_skip)
+        for model, prompts, nothing, tokens in zip(
+            encoders.models, (first, second), empty, virtual, strict=True
+        )
     )
     return [
         TextConditioning(torch.cat([states, states_2], -1), pooled)
-        for (states, _), (states_2, pooled) in zip(first, second, strict=True)
+        for (states, _), (states_2, pooled) in zip(encoded, encoded_2, strict=True)
     ]
 
 
 def _encode_with(
-    tokenizer: Any, model: Any, texts: Sequence[str], clip_skip: int
+    model: Any,
+    prompts: Sequence[Sequence[tuple[Token, ...]]],
+    nothing: Sequence[Token],
+    virtual: VirtualTokens,
+    clip_skip: int,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Encode texts with one encoder: hidden states (1, 77·k, C) and the pooled vector (1, P) of the first chunk."""
-    prompts = [framed_chunks(tokenizer, text) for text in texts]
-    empty = _ids(framed_chunks(tokenizer, "")[0])
+    """Encode chunks with one encoder: hidden states (1, 77·k, C) and the pooled vector (1, P) of the first chunk."""
+    empty = _ids(nothing)
     rows = dict.fromkeys(_ids(chunk) for chunks in prompts for chunk in chunks)
     if any(token.weight != 1 for chunks in prompts for chunk in chunks for token in chunk):
         rows[empty] = None
     place = {row: index for index, row in enumerate(rows)}
-    states, pooled = _run(model, list(rows), clip_skip)
+    states, pooled = _run(model, list(rows), virtual, clip_skip)
     encoded = []
     for chunks in prompts:
         at = [place[_ids(chunk)] for chunk in chunks]
@@ -201,12 +238,15 @@ def _ids(chunk: Iterable[Token]) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def _run(model: Any, rows: Sequence[tuple[int, ...]], clip_skip: int) -> tuple[Tensor, Tensor]:
+def _run(
+    model: Any, rows: Sequence[tuple[int, ...]], virtual: VirtualTokens, clip_skip: int
+) -> tuple[Tensor, Tensor]:
     """Encode chunks: the chosen hidden state (n, 77, C) and the pooled vector (n, P), float32 on the CPU."""
     states, pooled = [], []
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        ids = torch.tensor(rows[start : start + ROWS_AT_ONCE], device=model.device)
-        output = model(ids, output_hidden_states=True)
+        ids, opened = virtual.spliced(model, rows[start : start + ROWS_AT_ONCE])
+        with opened:
+            output = model(ids, output_hidden_states=True)
         layers = len(output.hidden_states) - 1
         chosen = (
             output.last_hidden_state if clip_skip > layers else output.hidden_states[-clip_skip]
