@@ -3,8 +3,9 @@
 from engine.loop import Denoiser, Running
 from engine.plan import ImagePlan, Plan
 from engine.sampling.noise import brownian_noise, draw_noise, independent_noise, seeded_generator
-from engine.sampling.samplers import SAMPLERS, NoiseSource
+from engine.sampling.samplers import SAMPLERS
 from engine.sampling.schedules import initial_latents, schedule
+from engine.sampling.walk import NoiseSource
 from engine.stages.encode import Branches
 
 
@@ -15,13 +16,14 @@ def begin_image(denoiser: Denoiser, plan: Plan, image: ImagePlan, branches: Bran
     ``compat = "fooocus"`` the noise between steps is drawn on a CUDA device where there is one, as Fooocus draws it.
     """
     sampling, device = plan.sampling, denoiser.device
+    levels = denoiser.model.levels
     sigmas = schedule(
-        sampling.scheduler, denoiser.table, sampling.num_inference_steps, strength=sampling.strength
+        sampling.scheduler, levels, sampling.num_inference_steps, strength=sampling.strength
     )
     shape = (1, 4, plan.sample_size.latent.height, plan.sample_size.latent.width)
     generator = seeded_generator(image.seed)
     first = draw_noise(generator, shape)
-    start = initial_latents(first, first.new_zeros(shape), sigmas[0], denoiser.table).to(device)
+    start = initial_latents(first, first.new_zeros(shape), sigmas[0], levels).to(device)
     sampler = SAMPLERS[sampling.sampler]
     draw_device = device.type if plan.compat == "fooocus" and device.type == "cuda" else "cpu"
 
@@ -39,7 +41,7 @@ def begin_image(denoiser: Denoiser, plan: Plan, image: ImagePlan, branches: Bran
     positive, negative = branches
     return Running(
         denoiser=denoiser,
-        sampling=sampler.run(start, sigmas, source()),
+        sampling=sampler.run(start, sigmas, source(), levels),
         positive=positive,
         negative=negative,
         guidance=plan.guidance,

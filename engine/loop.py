@@ -16,9 +16,8 @@ from torch import Tensor
 from engine.conditioning.branch import Branch
 from engine.plan import Guidance
 from engine.sampling.guidance import Estimates, guide
-from engine.sampling.prediction import PREDICTIONS, progress_at, scale_input
-from engine.sampling.samplers import Sampling
-from engine.sampling.schedules import NoiseTable
+from engine.sampling.prediction import ModelSampling, progress_at
+from engine.sampling.walk import Sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +26,8 @@ class Denoiser:
 
     unet: Any
     """diffusers' `UNet2DConditionModel` with ``text_time`` conditioning."""
-    table: NoiseTable
-    prediction_type: str = "epsilon"
+    model: ModelSampling
+    """How it is fed and read."""
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -59,7 +58,7 @@ class Row:
 
     x: Tensor
     """(1, 4, h, w), scaled for the network."""
-    timestep: int
+    timestep: float
     branch: Branch
 
     @property
@@ -83,6 +82,8 @@ class Running:
     """Never share a UNet call, so that a repeat is equal to the last bit."""
     calls: int = 0
     """Answers this image has had."""
+    asked: Ask = field(init=False)
+    """The question that waits for an answer."""
     denoised: Tensor = field(init=False)
     """The latest guided estimate, (1, 4, h, w) float32; there from the first answer on."""
     latents: Tensor = field(init=False)
@@ -96,23 +97,22 @@ class Running:
     @property
     def shape(self) -> torch.Size:
         """Shape of the latents, (1, 4, h, w)."""
-        return self._ask[0].shape
+        return self.asked.x.shape
 
     def rows(self) -> list[Row]:
         """Say what the UNet must be asked: one row, or the negative and the positive."""
-        x, sigma = self._ask
+        x, sigma, _ = self.asked
         for seam in self.seams:
             x = seam.before(x, sigma)
         self._x = x
-        self._timestep = self.denoiser.table.timestep(sigma)
-        scaled = scale_input(x, sigma).to(self.denoiser.dtype)
+        self._timestep = self.denoiser.model.levels.timestep(sigma)
+        scaled = self.denoiser.model.scale_input(x, sigma).to(self.denoiser.dtype)
         branches = (self.positive,) if self.negative is None else (self.negative, self.positive)
         return [Row(scaled, self._timestep, branch) for branch in branches]
 
     def estimates(self, predictions: Sequence[Tensor]) -> Estimates:
         """Read the UNet's answers (in the order of `rows`) as denoised estimates, not yet guided."""
-        sigma = self._ask[1]
-        read = PREDICTIONS[self.denoiser.prediction_type]
+        sigma, read = self.asked.sigma, self.denoiser.model.denoised
         *negative, positive = (read(self._x, answer.float(), sigma) for answer in predictions)
         return Estimates(
             x=self._x,
@@ -125,7 +125,7 @@ class Running:
     def accept(self, denoised: Tensor) -> None:
         """Take the guided estimate, and go on to the next question."""
         for seam in self.seams:
-            denoised = seam.after(denoised, self._ask[1])
+            denoised = seam.after(denoised, self.asked.sigma)
         self.calls += 1
         self.denoised = denoised
         self._advance(denoised)
@@ -136,7 +136,7 @@ class Running:
 
     def _advance(self, answer: Tensor | None) -> None:
         try:
-            self._ask = next(self.sampling) if answer is None else self.sampling.send(answer)
+            self.asked = next(self.sampling) if answer is None else self.sampling.send(answer)
         except StopIteration as end:
             self.latents = end.value
             self.is_done = True

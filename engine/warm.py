@@ -8,7 +8,7 @@ import torch
 from engine.catalog import Checkpoint
 from engine.loop import Denoiser
 from engine.models.checkpoints import LoadedModel, load_checkpoint
-from engine.sampling.schedules import sdxl_table
+from engine.sampling.prediction import model_sampling
 from engine.stages.encode import PromptEncoder
 from engine.stages.preview import PreviewDecoder, preview_decoder
 
@@ -42,7 +42,7 @@ def warm_up(checkpoint: Checkpoint, device: torch.device) -> WarmModel:
     loaded = load_checkpoint(checkpoint, device)
     return WarmModel(
         loaded=loaded,
-        denoiser=Denoiser(loaded.unet, sdxl_table(), loaded.prediction_type),
+        denoiser=Denoiser(loaded.unet, model_sampling("karras", loaded.prediction_type)),
         encoder=PromptEncoder(loaded),
         preview=preview_decoder(loaded.preview_decoder, loaded.vae),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.geometry import Size
-from engine.sampling.schedules import LAST_TIMESTEP
+from engine.sampling.levels import LAST_TIMESTEP
 
 Ids = tuple[int, int, int, int, int, int]
 """Original height and width, crop top and left, target height and width: diffusers' ``add_time_ids`` of one row."""
@@ -26,7 +26,7 @@ class SizeIds:
     end: float
     """Share of the timesteps that the emphasised ids last, 0 (never) to 1."""
 
-    def at(self, timestep: int) -> Ids:
+    def at(self, timestep: float) -> Ids:
         """Choose the ids for a timestep; compared in float32, a timestep exactly on the border gets the true size."""
         border = torch.tensor(LAST_TIMESTEP * (1 - self.end), dtype=torch.float32)
         return self.emphasised if timestep > float(border) else self.consistent

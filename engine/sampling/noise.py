@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from engine.sampling.samplers import NoiseSource
+from engine.sampling.walk import NoiseSource
 
 ENERGY_SEEDS = 2**63 - 1
 """Number of seeds that re-noise of kept picture parts is drawn from."""

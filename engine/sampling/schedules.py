@@ -1,4 +1,4 @@
-"""Noise levels: the model's own table of them, and the lists that samplers walk down.
+"""The lists of noise levels that samplers walk down.
 
 A list is a tuple of Python floats, falling, usually ending in 0, so that a sampler never waits for a device. The numbers
 are those of float32 arithmetic on the CPU, as Fooocus has them. Knows nothing of samplers.
@@ -6,96 +6,25 @@ are those of float32 arithmetic on the CPU, as Fooocus has them. Knows nothing o
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-LAST_TIMESTEP = 999
-"""The timestep of the most noise in every SDXL model, distilled ones among them."""
+from engine.sampling.levels import NoiseLevels, sdxl_table
 
-LARGEST_SIGMA = 999999999.9
-"""Stands for "before any noise level" where a share of the schedule is turned into a sigma."""
-
-
-@dataclass(frozen=True, eq=False)
-class NoiseTable:
-    """The noise levels a model was trained on, one for each of its timesteps."""
-
-    sigmas: Tensor
-    """(N,) float32 on the CPU, rising."""
-    log_sigmas: Tensor
-    """(N,) float32, natural logarithms of `sigmas`."""
-    first_timestep: int = 0
-    """Timestep of the first entry."""
-    stride: int = 1
-    """Timesteps from one entry to the next."""
-
-    @property
-    def sigma_min(self) -> float:
-        """Lowest noise level; SDXL: 0.0292."""
-        return float(self.sigmas[0])
-
-    @property
-    def sigma_max(self) -> float:
-        """Highest noise level; SDXL: 14.6146."""
-        return float(self.sigmas[-1])
-
-    @property
-    def last_timestep(self) -> int:
-        """Timestep of the highest noise level; SDXL: 999."""
-        return self.first_timestep + (len(self.sigmas) - 1) * self.stride
-
-    def timestep(self, sigma: float) -> int:
-        """Find the timestep whose noise level is nearest to `sigma` (above 0) on a logarithmic scale."""
-        log_sigma = torch.tensor(sigma, dtype=torch.float32).log()
-        nearest = int((log_sigma - self.log_sigmas).abs().argmin())
-        return self.first_timestep + nearest * self.stride
-
-    def sigma(self, timestep: float) -> float:
-        """Give the noise level at a timestep, log-linear between entries and held at the ends."""
-        place = (torch.tensor(timestep, dtype=torch.float32) - self.first_timestep) / self.stride
-        place = place.clamp(0, len(self.sigmas) - 1)
-        low, high = int(place.floor()), int(place.ceil())
-        weight = place.frac()
-        return float(((1 - weight) * self.log_sigmas[low] + weight * self.log_sigmas[high]).exp())
-
-    def percent_to_sigma(self, percent: float) -> float:
-        """Give the noise level that is reached when a share of the timesteps is done.
-
-        Args:
-            percent: 0 is the start, 1 the end. At 0 and below every sigma counts as done, at 1 and above none.
-        """
-        if percent <= 0:
-            return LARGEST_SIGMA
-        if percent >= 1:
-            return 0.0
-        return self.sigma((1 - percent) * LAST_TIMESTEP)
+AYS_SDXL: tuple[float, ...] = (
+    *(14.6146412293, 6.3184485287, 3.7681790315, 2.1811480769, 1.3405244945, 0.8620721141),
+    *(0.5550693289, 0.3798540708, 0.2332364134, 0.1114188177, 0.0291671582),
+)
+"""Align your steps for SDXL (Sabour et al. 2024, https://arxiv.org/abs/2404.14507): ten steps, found by search."""
+AYS_SD15: tuple[float, ...] = (
+    *(14.6146412293, 6.4745760956, 3.8636745985, 2.6946151520, 1.8841921177, 1.3943805092),
+    *(0.9642583904, 0.6523686016, 0.3977456272, 0.1515232662, 0.0291671582),
+)
+"""The same for SD 1.5."""
 
 
-def sdxl_table() -> NoiseTable:
-    """Build the table of SDXL (and SD 1.5): 1000 levels of the scaled-linear schedule, betas 0.00085 to 0.012.
-
-    Products are taken in float64, then stored as float32.
-    """
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    alphas_cumprod = torch.cumprod(1 - betas, 0)
-    sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().float()
-    return NoiseTable(sigmas=sigmas, log_sigmas=sigmas.log())
-
-
-def distilled_table(table: NoiseTable, entries: int = 50) -> NoiseTable:
-    """Keep every so-manieth entry, the last among them: the levels that LCM and TCD models were distilled at."""
-    stride = len(table.sigmas) // entries
-    return NoiseTable(
-        sigmas=table.sigmas[stride - 1 :: stride],
-        log_sigmas=table.log_sigmas[stride - 1 :: stride],
-        first_timestep=stride - 1,
-        stride=stride,
-    )
-
-
-def karras(table: NoiseTable, n: int) -> tuple[float, ...]:
+def karras(table: NoiseLevels, n: int) -> tuple[float, ...]:
     """Gather the levels at low noise: evenly spaced in the 7th root (Karras et al. 2022, eq. 5)."""
     return (*karras_ramp(n, sigma_min=table.sigma_min, sigma_max=table.sigma_max), 0.0)
 
@@ -121,31 +50,62 @@ def karras_ramp(
     return tuple(levels.tolist())
 
 
-def exponential(table: NoiseTable, n: int) -> tuple[float, ...]:
+def exponential(table: NoiseLevels, n: int) -> tuple[float, ...]:
     """Space the levels evenly in the logarithm."""
     levels = torch.linspace(math.log(table.sigma_max), math.log(table.sigma_min), n).exp()
     return (*levels.tolist(), 0.0)
 
 
-def normal(table: NoiseTable, n: int) -> tuple[float, ...]:
+def normal(table: NoiseLevels, n: int) -> tuple[float, ...]:
     """Space the timesteps evenly, from the last to the first."""
     timesteps = torch.linspace(table.last_timestep, table.first_timestep, n)
     return (*map(table.sigma, timesteps.tolist()), 0.0)
 
 
-def sgm_uniform(table: NoiseTable, n: int) -> tuple[float, ...]:
+def sgm_uniform(table: NoiseLevels, n: int) -> tuple[float, ...]:
     """Space the timesteps evenly as if there were one step more, and leave that one out."""
     timesteps = torch.linspace(table.last_timestep, table.first_timestep, n + 1)[:-1]
     return (*map(table.sigma, timesteps.tolist()), 0.0)
 
 
-def simple(table: NoiseTable, n: int) -> tuple[float, ...]:
+def simple(table: NoiseLevels, n: int) -> tuple[float, ...]:
     """Take every so-manieth entry of the table, from the top."""
     size = len(table.sigmas)
     return (*(float(table.sigmas[size - 1 - int(i * size / n)]) for i in range(n)), 0.0)
 
 
-Schedule = Callable[[NoiseTable, int], tuple[float, ...]]
+def ddim_uniform(table: NoiseLevels, n: int) -> tuple[float, ...]:
+    """Take entries of the table at a whole stride from the second on: n of them, or some more."""
+    size = len(table.sigmas)
+    return (*reversed(table.sigmas[1 :: max(1, size // n)].tolist()), 0.0)
+
+
+def turbo(table: NoiseLevels, n: int) -> tuple[float, ...]:
+    """Take the timesteps 999, 899, ... that SDXL Turbo was distilled at; there are ten."""
+    return (*(table.sigma(999 - 100 * i) for i in range(min(n, 10))), 0.0)
+
+
+def align_your_steps(table: NoiseLevels, n: int) -> tuple[float, ...]:
+    """Take the levels found for SDXL, log-linear between them where there are not ten steps."""
+    return _interpolated(AYS_SDXL, n)
+
+
+def align_your_steps_sd15(table: NoiseLevels, n: int) -> tuple[float, ...]:
+    """Take the levels found for SD 1.5, log-linear between them where there are not ten steps."""
+    return _interpolated(AYS_SD15, n)
+
+
+def _interpolated(levels: tuple[float, ...], n: int) -> tuple[float, ...]:
+    """Spread levels over n steps; the last becomes 0."""
+    import numpy as np
+
+    if n + 1 != len(levels):
+        places = np.linspace(0, 1, len(levels)), np.linspace(0, 1, n + 1)
+        levels = tuple(np.exp(np.interp(places[1], places[0], np.log(levels))).tolist())
+    return (*torch.tensor(levels[:-1], dtype=torch.float32).tolist(), 0.0)
+
+
+Schedule = Callable[[NoiseLevels, int], tuple[float, ...]]
 
 SCHEDULES: Mapping[str, Schedule] = {
     "normal": normal,
@@ -153,35 +113,89 @@ SCHEDULES: Mapping[str, Schedule] = {
     "exponential": exponential,
     "sgm_uniform": sgm_uniform,
     "simple": simple,
+    "ddim_uniform": ddim_uniform,
+    "lcm": sgm_uniform,
+    "turbo": turbo,
+    "align_your_steps": align_your_steps,
+    "tcd": sgm_uniform,
+    "edm_playground_v2.5": karras,
 }
-"""Spacings by name; each gives n levels and the final 0."""
+"""Spacings by the names Fooocus gives them, in its order; each gives n levels and the final 0. Those of distilled and EDM
+models are common spacings of other levels (`engine.sampling.prediction.model_sampling`)."""
+
+UNSAMPLED = ("turbo", "align_your_steps")
+"""Spacings that Fooocus offers, but samples as ``normal``."""
 
 
-def schedule(name: str, table: NoiseTable, n: int, *, strength: float = 1.0) -> tuple[float, ...]:
+def schedule(
+    name: str,
+    levels: NoiseLevels,
+    n: int,
+    *,
+    strength: float = 1.0,
+    spare_step: bool = False,
+    as_fooocus: bool = False,
+) -> tuple[float, ...]:
     """List the noise levels of n denoising steps.
 
     Args:
         name: A key of `SCHEDULES`.
-        table: The levels the model knows.
+        levels: The levels the model knows.
         n: Number of steps, at least 1.
         strength: Share of the noise that is taken off, above 0 and at most 1. Below 1 the n steps are the last of
             ``int(n / strength)``.
+        spare_step: Whether the list is made with one step more and loses its last level but one, as samplers want it
+            that look between levels.
+        as_fooocus: Keep its defects: ``turbo`` and ``align_your_steps`` are ``normal``, and what ``ddim_uniform`` has
+            beyond n steps is cut off.
 
     Returns:
-        n + 1 levels, falling, the last 0.
+        n + 1 levels, falling, the last 0; of ``ddim_uniform`` some more, of ``turbo`` 11 at most.
 
     Raises:
         ValueError: an unknown name, no step, or a strength outside its range.
     """
+    if not as_fooocus:
+        return named_levels(name, levels, n, strength=strength, spare_step=spare_step)
+    sampled = "normal" if name in UNSAMPLED else name
+    sigmas = named_levels(sampled, levels, n, strength=strength, spare_step=spare_step)
+    return sub_range(sigmas, last=n)
+
+
+def named_levels(
+    name: str, levels: NoiseLevels, n: int, *, strength: float = 1.0, spare_step: bool = False
+) -> tuple[float, ...]:
+    """List the noise levels as the name says, uncut; arguments and errors are those of `schedule`."""
     if name not in SCHEDULES:
         raise ValueError(f"scheduler: expected one of {', '.join(SCHEDULES)}, got {name!r}")
     if n < 1:
         raise ValueError(f"num_inference_steps: expected at least 1, got {n}")
     if not 0 < strength <= 1:
         raise ValueError(f"strength: expected above 0 and at most 1, got {strength}")
-    if strength > 0.9999:
-        return SCHEDULES[name](table, n)
-    return SCHEDULES[name](table, int(n / strength))[-(n + 1) :]
+    is_whole = strength > 0.9999
+    sigmas = SCHEDULES[name](levels, (n if is_whole else int(n / strength)) + spare_step)
+    if spare_step:
+        sigmas = (*sigmas[:-2], sigmas[-1])
+    return sigmas if is_whole else sigmas[-(n + 1) :]
+
+
+def path_ends(
+    name: str, n: int, *, strength: float, sampled: tuple[float, ...], as_fooocus: bool = False
+) -> tuple[float, float]:
+    """Give the lowest and highest level of the Brownian path of an image.
+
+    They are those of the named list on SDXL's own levels, also for distilled models, so that a seed keeps its picture.
+
+    Args:
+        name: A key of `SCHEDULES`.
+        n: Number of steps.
+        strength: As in `schedule`.
+        sampled: The levels that are walked down. The path is made to cover them,
+        as_fooocus: but not by Fooocus: its noise is 0 beyond the named list.
+    """
+    named = named_levels(name, sdxl_table(), n, strength=strength)
+    covered = [sigma for sigma in (*named, *(() if as_fooocus else sampled)) if sigma > 0]
+    return min(covered), max(covered)
 
 
 def sub_range(
@@ -203,12 +217,12 @@ def sub_range(
     return sigmas[first:] if first < len(sigmas) - 1 else ()
 
 
-def starts_from_pure_noise(sigma: float, table: NoiseTable) -> bool:
+def starts_from_pure_noise(sigma: float, table: NoiseLevels) -> bool:
     """Whether a first noise level is the highest the model knows, or above it."""
     return sigma > table.sigma_max or math.isclose(sigma, table.sigma_max, rel_tol=1e-5)
 
 
-def initial_latents(noise: Tensor, latents: Tensor, sigma: float, table: NoiseTable) -> Tensor:
+def initial_latents(noise: Tensor, latents: Tensor, sigma: float, table: NoiseLevels) -> Tensor:
     """Put noise on latents so that sampling can start.
 
     Args:

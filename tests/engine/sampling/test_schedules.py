@@ -8,66 +8,57 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.sampling.levels import sdxl_table
+from engine.sampling.prediction import model_sampling
 from engine.sampling.samplers import SAMPLERS
 from engine.sampling.schedules import (
     SCHEDULES,
-    distilled_table,
     initial_latents,
     karras_ramp,
+    named_levels,
+    path_ends,
     schedule,
-    sdxl_table,
     starts_from_pure_noise,
     sub_range,
 )
-from tests.golden_data import golden_arrays, golden_json
+from tests.golden_data import golden_json
 
 pytestmark = pytest.mark.torch
 
 TABLE = sdxl_table()
-TABLES = {"base": TABLE, "lcm": distilled_table(TABLE), "tcd": distilled_table(TABLE)}
 LISTS = golden_json("sigma_lists.json.gz")
-TABLE_DATA = golden_arrays("sigma_tables.npz")
-TABLE_NAMES = [
-    key.removesuffix("_sigmas")
-    for key in TABLE_DATA
-    if key.endswith("_sigmas") and "_log_" not in key
-]
-names = st.sampled_from(sorted(SCHEDULES))
+FALLING_TO_N = sorted(set(SCHEDULES) - {"ddim_uniform", "turbo"})
+names = st.sampled_from(FALLING_TO_N)
 
 
-@pytest.mark.parametrize("name", TABLE_NAMES)
-def test_table_golden(name):
-    if name not in TABLES:
-        pytest.skip(f"no noise table {name} yet")
-    table, data = TABLES[name], TABLE_DATA
-    torch.testing.assert_close(
-        table.sigmas, torch.tensor(data[f"{name}_sigmas"]), rtol=1e-6, atol=0
-    )
-    log_sigmas = torch.tensor(data[f"{name}_log_sigmas"])
-    torch.testing.assert_close(table.log_sigmas, log_sigmas, rtol=1e-6, atol=1e-7)
-    timesteps = [table.timestep(sigma) for sigma in data["query_sigma"].tolist()]
-    assert timesteps == data[f"{name}_timestep_of_sigma"].tolist()
-    sigmas = [table.sigma(t) for t in data["query_t"].tolist()]
-    assert sigmas == pytest.approx(data[f"{name}_sigma_of_t"].tolist(), rel=1e-6)
-    percents = [table.percent_to_sigma(p) for p in data["percent"].tolist()]
-    assert percents == pytest.approx(data[f"{name}_percent_to_sigma"].tolist(), rel=1e-6)
-
-
-@pytest.mark.parametrize("level", ["pipeline_level", "sampler_level"])
 @pytest.mark.parametrize(
     "scheduler", sorted({k.split("/")[0] for k in LISTS.get("pipeline_level", {})})
 )
-def test_sigma_lists_golden(level, scheduler):
-    if scheduler not in SCHEDULES:
-        pytest.skip(f"no scheduler {scheduler} yet")
-    for key, expected in LISTS[level].items():
+def test_named_lists_golden(scheduler):
+    for key, expected in LISTS["pipeline_level"].items():
         name, sampler, n, strength = key.split("/")
-        if name != scheduler or sampler not in SAMPLERS:
-            continue
-        sigmas = schedule(name, TABLE, int(n), strength=float(strength))
-        if level == "sampler_level":
-            sigmas = sub_range(sigmas, last=int(n))
-        assert sigmas == pytest.approx(expected, rel=2e-6, abs=0), key
+        if name == scheduler:
+            spare = SAMPLERS[sampler].spare_step == "always"
+            sigmas = named_levels(name, TABLE, int(n), strength=float(strength), spare_step=spare)
+            assert sigmas == pytest.approx(expected, rel=2e-6, abs=0), key
+
+
+@pytest.mark.parametrize(
+    "scheduler", sorted({k.split("/")[0] for k in LISTS.get("sampler_level", {})})
+)
+def test_sampled_lists_golden(scheduler):
+    for key, expected in LISTS["sampler_level"].items():
+        name, sampler, n, strength = key.split("/")
+        if name == scheduler:
+            sigmas = schedule(
+                name,
+                model_sampling(name).levels,
+                int(n),
+                strength=float(strength),
+                spare_step=SAMPLERS[sampler].spare_step != "never",
+                as_fooocus=True,
+            )
+            assert sigmas == pytest.approx(expected, rel=2e-6, abs=0), key
 
 
 @pytest.mark.parametrize("key", LISTS.get("sub_ranges", {}))
@@ -88,12 +79,6 @@ def test_karras_worked_by_hand():
     assert levels == pytest.approx((128.0, 1.5**7, 1.0), rel=1e-6)
 
 
-def test_sdxl_has_the_known_ends():
-    assert TABLE.sigma_min == pytest.approx(0.0291671585, rel=1e-6)
-    assert TABLE.sigma_max == pytest.approx(14.6146412, rel=1e-6)
-    assert (TABLE.timestep(1e-9), TABLE.timestep(1e9)) == (0, 999)
-
-
 @given(names, st.integers(1, 60))
 def test_every_schedule_falls_to_exactly_0(name, n):
     sigmas = schedule(name, TABLE, n)
@@ -110,9 +95,42 @@ def test_a_strength_below_1_runs_as_many_steps_from_a_lower_level(name, n, stren
     assert sigmas == schedule(name, TABLE, int(n / strength))[-(n + 1) :]
 
 
-@given(st.integers(0, 999))
-def test_sigma_and_timestep_undo_each_other(timestep):
-    assert TABLE.timestep(TABLE.sigma(timestep)) == timestep
+@given(st.sampled_from(FALLING_TO_N), st.integers(2, 40))
+def test_a_spare_step_leaves_the_last_level_but_one_out(name, n):
+    sigmas = schedule(name, TABLE, n, spare_step=True)
+    whole = schedule(name, TABLE, n + 1)
+    assert sigmas == (*whole[:-2], 0.0)
+
+
+@pytest.mark.parametrize("n", [1, 7, 30, 60])
+def test_ddim_uniform_keeps_all_its_levels_unless_as_fooocus(n):
+    sigmas = schedule("ddim_uniform", TABLE, n)
+    assert len(sigmas) >= n + 1
+    assert sigmas[-1] == 0
+    cut = schedule("ddim_uniform", TABLE, n, as_fooocus=True)
+    assert cut == (*sigmas[:n], 0.0)
+
+
+def test_turbo_has_ten_steps_at_most():
+    sigmas = schedule("turbo", TABLE, 30)
+    assert len(sigmas) == 11
+    assert [TABLE.timestep(sigma) for sigma in sigmas[:-1]] == list(range(999, 0, -100))
+    assert len(schedule("turbo", TABLE, 4)) == 5
+
+
+@pytest.mark.parametrize("name", ["turbo", "align_your_steps"])
+def test_fooocus_samples_some_names_as_normal(name):
+    assert schedule(name, TABLE, 6, as_fooocus=True) == schedule("normal", TABLE, 6)
+    assert schedule(name, TABLE, 6) != schedule("normal", TABLE, 6)
+
+
+def test_the_brownian_path_covers_what_is_sampled_unless_as_fooocus():
+    edm = model_sampling("edm_playground_v2.5").levels
+    sampled = schedule("edm_playground_v2.5", edm, 8)
+    covered = path_ends("edm_playground_v2.5", 8, strength=1.0, sampled=sampled)
+    assert covered == (sampled[-2], sampled[0])
+    kept = path_ends("edm_playground_v2.5", 8, strength=1.0, sampled=sampled, as_fooocus=True)
+    assert kept == pytest.approx((TABLE.sigma_min, TABLE.sigma_max))
 
 
 @given(st.integers(0, 10), st.integers(0, 12))
@@ -136,7 +154,7 @@ def test_cut_schedules_join_to_the_whole(cut, n):
 )
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        schedule(**{"name": "karras", "table": TABLE, "n": 4, **arguments})
+        schedule(**{"name": "karras", "levels": TABLE, "n": 4, **arguments})
 
 
 def test_noise_is_scaled_to_the_whole_variance_only_at_the_highest_level():
