@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from engine.prompt.styles import Style
 from engine.records.literals import as_names, require_length
 from engine.records.names import Resolve
 from engine.records.record import OWN_VAE, Record, stem
 from engine.records.samplers import SCHEDULES, display_name, from_display
-from engine.records.styles_in_text import StyleTexts, styles_in_text
+from engine.records.styles_in_text import styles_in_text
 from engine.requests import Compat
 
 _NEGATIVE = "Negative prompt:"
@@ -72,7 +73,7 @@ def write(record: Record, *, compat: Compat = "pochade") -> str:
     return "\n".join(lines).strip()
 
 
-def read(text: str, resolve: Resolve, styles: StyleTexts) -> dict[str, Any]:
+def read(text: str, resolve: Resolve, styles: Mapping[str, Style]) -> dict[str, Any]:
     """Read a text of A1111's form, as written by A1111, Fooocus or us.
 
     Args:
@@ -217,7 +218,7 @@ def _unquoted(value: str) -> str:
         return value
 
 
-def _styles(pairs: Mapping[str, str], texts: tuple[str, str], styles: StyleTexts) -> str:
+def _styles(pairs: Mapping[str, str], texts: tuple[str, str], styles: Mapping[str, Style]) -> str:
     """Name the styles: as they were written, else those whose texts stand in the prompts."""
     written = pairs.get("styles")
     if written is not None:

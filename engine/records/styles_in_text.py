@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping
 
+from engine.prompt.styles import EXPANSION_STYLE, PLACEHOLDER, Style
 from engine.prompt.syntax import clean
 
-StyleTexts = Mapping[str, tuple[str, str]]
-"""Positive and negative template by style name, ``{prompt}`` where the person's words go."""
-EXPANSION = "Fooocus V2"
-_PROMPT = "{prompt}"
 _JOINT = ", "
 _TAKEN = "\0"
 
 
 def styles_in_text(
-    texts: tuple[str, str], prompts: tuple[str, str], styles: StyleTexts
+    texts: tuple[str, str], prompts: tuple[str, str], styles: Mapping[str, Style]
 ) -> list[str]:
     """Find the styles whose texts stand in the prompts that were painted.
 
@@ -32,28 +29,32 @@ def styles_in_text(
     left = (texts[0], texts[1])
     found: list[tuple[int, int, str]] = []
     wraps = False
-    for name, template in sorted(styles.items(), key=lambda item: -len("".join(item[1]))):
-        taken = _take(left, template, lines[0])
+    for style in sorted(styles.values(), key=lambda style: -_length(style)):
+        taken = _take(left, style, lines[0])
         if taken is not None:
-            found.append((*taken[0], name))
+            found.append((*taken[0], style.name))
             left = taken[1]
-            wraps = wraps or _PROMPT in template[0]
+            wraps = wraps or style.wraps
     names = [name for *_, name in sorted(found)]
     rest = left[0]
     for line in lines[1:] if wraps else lines:
         rest = _without(rest, line)[1]
     has_more = bool(rest.replace(_TAKEN, "").strip(_JOINT)) and bool(prompts[0].strip())
-    return [EXPANSION, *names] if has_more else names
+    return [EXPANSION_STYLE, *names] if has_more else names
+
+
+def _length(style: Style) -> int:
+    return len(style.prompt) + len(style.negative_prompt)
 
 
 def _take(
-    left: tuple[str, str], template: tuple[str, str], prompt: str
+    left: tuple[str, str], style: Style, prompt: str
 ) -> tuple[tuple[int, int], tuple[str, str]] | None:
     """Take one style's texts out of both prompts; None when they are not all there."""
-    if not any(template):
+    if not _length(style):
         return None
-    positive = _JOINT.join(template[0].replace(_PROMPT, prompt).splitlines())
-    negative = _JOINT.join(template[1].splitlines())
+    positive = _JOINT.join(style.prompt.replace(PLACEHOLDER, prompt).splitlines())
+    negative = _JOINT.join(style.negative_prompt.splitlines())
     at_positive, left_positive = _without(left[0], positive)
     at_negative, left_negative = _without(left[1], negative)
     if at_positive is None or at_negative is None:

@@ -1,22 +1,24 @@
 """From what a foreign record says to fields of a request.
 
-Each field is read on its own: one that cannot be read, or breaks its rule, is left out with a sentence, and never spoils
-the others. Source: golden/metadata, ``ui_values`` and ``ui_from_dict``.
+Source: golden/metadata, ``ui_values`` and ``ui_from_dict``.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
-from engine.catalog import Kind
+from engine.catalog import Catalog, Kind
 from engine.errors import InvalidRequest
 from engine.geometry import LATENT_FACTOR, Size
 from engine.performance import MODES
+from engine.prompt.styles import Style, find_style
+from engine.records import a1111, fooocus
 from engine.records.literals import as_names, as_number, as_numbers, as_text, as_whole
-from engine.records.names import Resolve
+from engine.records.names import Resolve, catalog_resolver
+from engine.records.reading import Reading
 from engine.records.record import ADAPTIVE_CFG, NONE, OWN_VAE
-from engine.requests import MAX_LORAS, TextRequest
+from engine.requests import MAX_LORAS
 
 LABELS: Mapping[str, str] = {
     "prompt": "Prompt",
@@ -76,12 +78,27 @@ _ADM = ("adm_scaler_positive", "adm_scaler_negative", "adm_scaler_end")
 _MOST_IMAGES = 32
 
 
+def settings_from(
+    kind: Literal["fooocus", "a1111"], text: str, catalog: Catalog, styles: Mapping[str, Style]
+) -> tuple[dict[str, Any], list[str]]:
+    """Make fields of a `TextRequest` of a foreign text; see `request_from`.
+
+    Raises:
+        InvalidRequest: the text is not of that kind.
+    """
+    resolve = catalog_resolver(catalog)
+    is_json = kind == "fooocus"
+    values = fooocus.read(text, resolve) if is_json else a1111.read(text, resolve, styles)
+    own = {file for item in catalog.checkpoints for _, file in item.performance_loras}
+    return request_from(values, resolve, mode_loras=own, styles=styles)
+
+
 def request_from(
     values: Mapping[str, Any],
     resolve: Resolve,
     *,
     mode_loras: Collection[str] = (),
-    styles: Collection[str] | None = None,
+    styles: Iterable[str] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Make fields of a `TextRequest` of a record.
 
@@ -99,7 +116,7 @@ def request_from(
     """
     if not values:
         return {}, []
-    reading = _Reading(_whole(values))
+    reading = Reading(_whole(values), LABELS)
     for key, (field, read) in _SIMPLE.items():
         reading.take(key, field, read)
     _drop_unknown_styles(reading, styles)
@@ -110,47 +127,6 @@ def request_from(
     _take_weights(reading, resolve)
     _take_loras(reading, resolve, mode_loras)
     return reading.fields, reading.notes
-
-
-class _Reading:
-    """A record, the fields that came out of it so far, and what was left out."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
-        self.fields: dict[str, Any] = {}
-        self.notes: list[str] = []
-
-    def find(self, key: str) -> Any:
-        """Look a value up by key or label; None when neither is there."""
-        return self.values.get(key, self.values.get(LABELS[key]))
-
-    def take(self, key: str, field: str, read: Callable[[object], object]) -> None:
-        """Read one value into one field, or note why not."""
-        if self.find(key) is None:
-            return
-        try:
-            self.put(field, read(self.find(key)))
-        except ValueError as error:
-            self.note(key, str(error))
-
-    def put(self, field: str, value: object) -> None:
-        """Set a field of the request, given with dots.
-
-        Raises:
-            ValueError: the value breaks the field's rule.
-        """
-        parent, _, name = field.rpartition(".")
-        partial = {name: value}
-        try:
-            TextRequest.parse({parent: partial} if parent else partial)
-        except InvalidRequest as error:
-            raise ValueError(error.problem) from error
-        target = self.fields.setdefault(parent, {}) if parent else self.fields
-        target[name] = value
-
-    def note(self, key: str, problem: str) -> None:
-        """Say why something was left out."""
-        self.notes.append(f"{LABELS[key]}: {problem}")
 
 
 def _whole(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -166,23 +142,26 @@ def _whole(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**values, **missing}
 
 
-def _drop_unknown_styles(reading: _Reading, known: Collection[str] | None) -> None:
+def _drop_unknown_styles(reading: Reading, known: Iterable[str] | None) -> None:
     if known is None or "styles" not in reading.fields:
         return
+    found, names = [], tuple(known)
     for name in reading.fields["styles"]:
-        if name not in known:
-            reading.note("styles", f"no style named {name[:80]!r}; it is left out")
-    reading.fields["styles"] = tuple(name for name in reading.fields["styles"] if name in known)
+        try:
+            found.append(find_style(name, names))
+        except InvalidRequest as error:
+            reading.note("styles", f"{error.problem}; it is left out")
+    reading.fields["styles"] = tuple(found)
 
 
-def _take_count(reading: _Reading) -> None:
+def _take_count(reading: Reading) -> None:
     reading.put("num_images", 1)
     reading.take(
         "image_number", "num_images", lambda value: min(max(as_whole(value), 1), _MOST_IMAGES)
     )
 
 
-def _take_steps(reading: _Reading) -> None:
+def _take_steps(reading: Reading) -> None:
     """Settle mode and steps: a number that is the mode's own is no number of one's own.
 
     Steps without a mode, as A1111 writes them, choose between the two modes that change nothing else.
@@ -203,7 +182,7 @@ def _take_steps(reading: _Reading) -> None:
         reading.take("steps", "advanced.num_inference_steps", as_whole)
 
 
-def _take_size(reading: _Reading) -> None:
+def _take_size(reading: Reading) -> None:
     def read(value: object) -> str:
         asked = Size(*(as_whole(side) for side in as_numbers(value, 2)))
         size = Size(*(side - side % LATENT_FACTOR for side in asked))
@@ -214,7 +193,7 @@ def _take_size(reading: _Reading) -> None:
     reading.take("resolution", "aspect_ratio", read)
 
 
-def _take_rows(reading: _Reading) -> None:
+def _take_rows(reading: Reading) -> None:
     """Read the values that are several numbers in one; a row counts whole or not at all."""
     scales = reading.find("adm_guidance")
     if scales is not None:
@@ -237,7 +216,7 @@ def _step_or_none(value: object) -> int | None:
     return step if step > 0 else None
 
 
-def _take_weights(reading: _Reading, resolve: Resolve) -> None:
+def _take_weights(reading: Reading, resolve: Resolve) -> None:
     kinds: tuple[tuple[str, Kind, str], ...] = (
         ("base_model", "checkpoint", "advanced.base_model"),
         ("refiner_model", "checkpoint", "refiner_model"),
@@ -259,7 +238,7 @@ def _installed(kind: Kind, resolve: Resolve, value: object) -> str | None:
     return found
 
 
-def _take_loras(reading: _Reading, resolve: Resolve, mode_loras: Collection[str]) -> None:
+def _take_loras(reading: Reading, resolve: Resolve, mode_loras: Collection[str]) -> None:
     """Read the rows of LoRAs; the performance mode's own is not the person's."""
     mode = MODES.get(reading.fields.get("performance", ""))
     own: set[str] = set()

@@ -1,6 +1,7 @@
 """A record with everything in it."""
 
 from engine.geometry import Size
+from engine.prompt.styles import Style
 from engine.records.names import resolver
 from engine.records.record import Record
 
@@ -11,12 +12,16 @@ RESOLVE = resolver(
         "vae": ["sharp.safetensors"],
     }
 )
-STYLES = {
+_TEXTS = {
     "Plain": ("soft light", "harsh glare"),
     "Wrap": ("a view of {prompt} in ink\n{prompt}, etched", "photo, blurry"),
     "Part": ("light", ""),
     "Only Negative": ("", "watermark"),
     "Nothing": ("", ""),
+}
+STYLES = {
+    name: Style(name=name, prompt=prompt, negative_prompt=negative)
+    for name, (prompt, negative) in _TEXTS.items()
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from engine.geometry import Size
+from engine.prompt.styles import Style
 from engine.records import a1111, fooocus
 from engine.records.file_names import file_name
 from engine.records.names import resolver
@@ -24,7 +25,10 @@ from tests.golden_data import golden_folder, golden_json
 DATA = golden_json("metadata/metadata.json")
 SCHEMES = ("fooocus", "a1111")
 SETS = [(name, scheme) for name in DATA.get("sets", ()) for scheme in SCHEMES]
-STYLES = {name: tuple(texts) for name, texts in DATA.get("styles", {}).items()}
+STYLES = {
+    name: Style(name=name, prompt=texts[0], negative_prompt=texts[1])
+    for name, texts in DATA.get("styles", {}).items()
+}
 RESOLVE = resolver(
     {
         "checkpoint": DATA.get("model_files", ()),

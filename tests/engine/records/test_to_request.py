@@ -1,14 +1,16 @@
 """Foreign records fill the request; what cannot be read is said, and spoils nothing else."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.catalog import Catalog, Checkpoint, Weights
 from engine.errors import InvalidRequest
 from engine.records import a1111, fooocus
-from engine.records.to_request import LABELS, request_from
+from engine.records.to_request import LABELS, request_from, settings_from
 from engine.requests import TextRequest
 from tests.engine.records.sample import FIELDS, RESOLVE, STYLES, full_record
 
@@ -124,10 +126,10 @@ def test_a_size_between_latents_is_rounded_and_said() -> None:
 
 
 def test_unknown_styles_are_said() -> None:
-    fields, notes = request_from({"styles": "['Plain', 'Odd']"}, RESOLVE, styles=STYLES)
+    fields, notes = request_from({"styles": "['plain', 'Zzz']"}, RESOLVE, styles=STYLES)
 
     assert fields["styles"] == ("Plain",)
-    assert notes == ["Styles: no style named 'Odd'; it is left out"]
+    assert notes == ["Styles: no style named 'Zzz'; it is left out"]
 
 
 @pytest.mark.parametrize(
@@ -194,3 +196,15 @@ def test_any_text_is_read(text: str) -> None:
     values = a1111.read(f"{text}\nSteps: 1, {text}, Seed: 2, Lora weights: {text}", RESOLVE, STYLES)
 
     TextRequest.parse(request_from(values, RESOLVE)[0])
+
+
+def test_a_catalog_and_styles_are_enough() -> None:
+    checkpoint = Checkpoint(
+        name="pocket", path=Path("pocket"), performance_loras=(("Lightning", "few.safetensors"),)
+    )
+    files = [Weights(name="few.safetensors", path=Path("few.safetensors"), kind="lora")]
+    text = 'x\nSteps: 4, Sampler: Euler, Seed: 3, Performance: Lightning, Lora weights: "few: 1.0"'
+
+    fields, notes = settings_from("a1111", text, Catalog([checkpoint], files), STYLES)
+
+    assert (fields["performance"], fields["loras"], notes) == ("Lightning", [], [])
