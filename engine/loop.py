@@ -17,7 +17,7 @@ from engine.conditioning.branch import Branch
 from engine.plan import Guidance
 from engine.sampling.guidance import Estimates, guide
 from engine.sampling.prediction import ModelSampling, progress_at
-from engine.sampling.walk import Sampling
+from engine.sampling.walk import Ask, Sampling
 
 
 @dataclass(frozen=True, eq=False)
