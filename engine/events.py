@@ -11,7 +11,7 @@ from typing import Literal
 
 from engine.geometry import Size
 
-Stage = Literal["loading", "sampling"]
+Stage = Literal["fetching", "loading", "sampling"]
 """What the engine is busy with; faces turn it into words."""
 
 
@@ -35,9 +35,11 @@ class Progress:
     image: int = 0
     """Index of the image in the plan."""
     step: int = 0
-    """Model steps that this image has behind it."""
+    """Model steps that this image has behind it; while fetching, megabytes of `file` that are there."""
     steps: int = 0
-    """Model steps that this image takes in all."""
+    """Model steps that this image takes in all; while fetching, megabytes of `file`, 0 while nobody knows."""
+    file: str = ""
+    """The file that is being fetched."""
     fraction: float = 0.0
     """Share of the whole job that is done, 0 to 1; never falls within one attempt."""
     preview: bytes | None = field(default=None, repr=False)
@@ -55,6 +57,9 @@ class ImageReady:
     """``image/png``, ``image/jpeg`` or ``image/webp``."""
     data: bytes = field(repr=False)
     """The encoded file with its metadata inside, complete."""
+    plan: str | None = field(default=None, repr=False)
+    """The plan of this picture alone as JSON, as it was painted: with an expansion model's words and the hashes of the
+    weights; None where nothing was added to the job's plan."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,9 @@ def _waiting(position: int) -> str:
 def _progress(event: Progress, images: int) -> str:
     which = f", image {event.image + 1} of {images}" if images > 1 else ""
     match event.stage:
+        case "fetching":
+            size = f" of {event.steps}" if event.steps else ""
+            return f"Fetching {event.file}: {event.step}{size} MB"
         case "loading":
             return "Loading the model"
         case "sampling":
