@@ -38,6 +38,7 @@ class Settings:
     preset: str | None
     model: str | None
     models_dir: Path
+    fooocus_dir: Path | None
     styles_dir: Path | None
     wildcards_dir: Path | None
     output_dir: Path
@@ -87,6 +88,7 @@ def read_settings(
         "base model: a name in MODELS_DIR/checkpoints, a Hugging Face id, or 'pocket'",
     )
     flag("models-dir", str(HERE / "models"), "folder of the weights", type=Path)
+    flag("fooocus-dir", None, "a Fooocus folder: its models, presets, styles are used", type=Path)
     flag("styles-dir", None, "folder of your own styles (JSON files, also of Fooocus)", type=Path)
     flag("wildcards-dir", None, "folder of your own wildcard lists (text files)", type=Path)
     flag("output-dir", "outputs", "folder of the finished pictures, a folder a day", type=Path)
@@ -189,6 +191,7 @@ def shelves(settings: Settings) -> "Shelves":
 
     return Shelves(
         models_dir=settings.models_dir,
+        fooocus_dir=settings.fooocus_dir,
         presets_dirs=(settings.data_dir / "presets",),
         styles_dirs=() if settings.styles_dir is None else (settings.styles_dir,),
         wildcards_dirs=() if settings.wildcards_dir is None else (settings.wildcards_dir,),
@@ -204,6 +207,8 @@ def starting_point(settings: Settings, library: "Library") -> dict[str, Any]:
     from engine import InvalidRequest
 
     catalog, presets = library.catalog, library.presets
+    if settings.preset is None and library.defaults is not None:
+        return dict(library.defaults)
     if settings.preset is None:
         name = "pocket" if catalog.default().is_pocket else "default"
         return presets[name].for_own_model(catalog)
