@@ -59,7 +59,7 @@ def _paths(folder: Path, size: tuple[int, int], rank: int) -> tuple[Path, Path]:
 
 
 @torch.no_grad()
-def _encode(vae: Vae, pictures: NDArray[np.uint8]) -> NDArray[np.float16]:
+def encode(vae: Vae, pictures: NDArray[np.uint8]) -> NDArray[np.float16]:
     with torch.autocast("cpu", torch.bfloat16, enabled=False):
         mean = vae.encode(pixels(pictures)).latent_dist.mean * SCALING_FACTOR
     return np.asarray(mean.contiguous().numpy(), np.float16)
@@ -79,7 +79,7 @@ def fill_cache(team: Team, folder: Path, count: int) -> None:
         share = count if index == 0 else count // 20
         for _ in range(max(1, share // team.size // CHUNK)):
             scenes = [next(source) for _ in range(CHUNK)]
-            latents.append(_encode(vae, draw(scenes, rng, width=size[0], height=size[1])))
+            latents.append(encode(vae, draw(scenes, rng, width=size[0], height=size[1])))
             rows += [to_row(scene) for scene in scenes]
         to_latents, to_scenes = _paths(target, size, team.rank)
         np.save(to_latents, np.concatenate(latents))

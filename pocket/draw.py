@@ -142,7 +142,7 @@ def _column(values: Sequence[float]) -> Plane:
     return np.asarray(values, np.float32)[:, None, None]
 
 
-def _background(scenes: Sequence[Scene], height: int) -> Plane:
+def background(scenes: Sequence[Scene], height: int) -> Plane:
     """(N, 3, H, 1): the background colour, lighter above and darker below where it is a gradient."""
     colours = np.stack([_colour(scene.background) for scene in scenes])
     ramp = np.linspace(1, -1, height, dtype=np.float32) * np.float32(0.17)
@@ -229,5 +229,5 @@ def draw(
         picture[outlined] = picture[outlined] * (1 - mix) + line * mix
         distance[outlined] -= np.float32(_OUTLINE[1])
     inside = np.clip(np.float32(0.5) - distance, 0, 1)
-    picture = picture * inside + _background(scenes, height) * (1 - inside)
+    picture = picture * inside + background(scenes, height) * (1 - inside)
     return np.asarray((picture.transpose(0, 2, 3, 1) * 255 + 0.5).clip(0, 255), np.uint8)

@@ -34,14 +34,14 @@ class Reading:
     style: str | None = None
 
 
-def _linear(picture: Field) -> Field:
+def opponent(picture: Field) -> Field:
     """sRGB 0..255 to a plain opponent space in which distances are roughly what eyes see."""
     red, green, blue = np.moveaxis(picture / 255.0, -1, 0)
     light = 0.35 * red + 0.5 * green + 0.15 * blue
     return np.stack([light * 0.8, (red - green), 0.6 * (0.5 * (red + green) - blue)], axis=-1)
 
 
-_PALETTE = _linear(np.asarray([PALETTE[name] for name in COLOURS], np.float64))
+_PALETTE = opponent(np.asarray([PALETTE[name] for name in COLOURS], np.float64))
 
 
 def _hue_distance(pixels: Field) -> Field:
@@ -64,7 +64,7 @@ def read_background(picture: Picture) -> str:
         ]
     )
     votes = np.bincount(
-        _hue_distance(_linear(border.astype(np.float64))).argmin(-1), minlength=len(COLOURS)
+        _hue_distance(opponent(border.astype(np.float64))).argmin(-1), minlength=len(COLOURS)
     )
     return COLOURS[int(votes.argmax())]
 
@@ -96,7 +96,7 @@ def _largest(mask: Mask) -> Mask:
 def object_mask(picture: Picture) -> Mask:
     """True where a pixel is clearly not background."""
     values = picture.astype(np.float64)
-    distance = np.linalg.norm(_linear(values) - _linear(_ground(values)), axis=-1)
+    distance = np.linalg.norm(opponent(values) - opponent(_ground(values)), axis=-1)
     return _largest(distance > 0.13)
 
 
@@ -176,7 +176,7 @@ def _surface(picture: Picture, mask: Mask) -> tuple[Field, Field, Field]:
 def read_colour(picture: Picture, mask: Mask) -> str:
     """The palette colour of the surface behind the outline, whatever stripes and light do to it."""
     _, surface, _ = _surface(picture, mask)
-    spread = _linear(surface)
+    spread = opponent(surface)
     vivid = np.hypot(spread[:, 1], spread[:, 2])
     strong = spread[vivid >= np.quantile(vivid, 0.6)]
     return _nearest(np.median(strong, axis=0)) if vivid.max() > 0.2 else _grey(spread[:, 0])

@@ -11,16 +11,19 @@ from pathlib import Path
 from pocket.cache import fill_cache
 from pocket.export import write_folder
 from pocket.fit import Run
+from pocket.paths import fill_paths
 from pocket.seed import unpack
 from pocket.team import Team, run_team
+from pocket.train_lcm import train_lcm
 from pocket.train_preview import train_preview
+from pocket.train_style import train_style
 from pocket.train_text import train_text
 from pocket.train_unet import train_unet
 from pocket.train_vae import train_vae
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parent / "models" / "pocket"
-STAGES = ("text", "vae", "cache", "unet", "preview", "write")
+STAGES = ("text", "vae", "cache", "unet", "preview", "paths", "lcm", "style", "write")
 
 
 def _stage(team: Team, stage: str, options: argparse.Namespace) -> None:
@@ -49,6 +52,16 @@ def _stage(team: Team, stage: str, options: argparse.Namespace) -> None:
         train_unet(team, work, run, start, compiled=options.compile)
     elif stage == "preview":
         train_preview(team, work, steps=options.steps or 2500, batch=32)
+    elif stage == "paths":
+        fill_paths(team, work, count=options.paths)
+    elif stage == "lcm":
+        run = Run("lcm", options.steps or 1500, options.rate, options.batch, ema=0.99, cooldown=0.5)
+        train_lcm(team, work, run)
+    elif stage == "style":
+        run = Run(
+            "style", options.steps or 1200, options.rate, options.batch, ema=0.99, cooldown=0.5
+        )
+        train_style(team, work, run, drawings=4096)
     else:
         raise ValueError(f"stage: expected one of {STAGES}, got {stage!r}")
 
@@ -61,6 +74,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="length of the stage; each has its own default")
     parser.add_argument("--decoder-steps", type=int, default=0, help="vae: then the decoder alone")
     parser.add_argument("--drawings", type=int, default=30000, help="cache: square pictures")
+    parser.add_argument("--paths", type=int, default=1600, help="paths: how many in all")
     parser.add_argument("--batch", type=int, default=32, help="unet: pictures a process and step")
     parser.add_argument("--rate", type=float, default=1.2e-3, help="unet: learning rate")
     parser.add_argument("--compile", action="store_true", help="unet: compile the square bucket")
