@@ -135,6 +135,10 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         tensors = dict(_flatten(content, ""))
     except _BROKEN as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        if isinstance(
+            error, pickle.UnpicklingError
+        ):  # torch's text tells how to load it all the same
+            reason = "a file that is broken or holds more than tensors, such as code"
         raise ModelIncompatible(
             f"{path.name}: expected a pickled dictionary of tensors, got: {reason}"
         ) from error

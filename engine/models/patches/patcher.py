@@ -103,6 +103,11 @@ class WeightPatcher:
         """Memory that pristine copies take now."""
         return sum(copy.nbytes for copy in self._pristine.values())
 
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that files read and sets merged before take now."""
+        return self._files.used + self._merged.used
+
     def check(self, path: Path) -> FileReport:
         """Say how a file fits the networks, without using it.
 
