@@ -5,7 +5,7 @@ that may share a UNet call through it together, whatever their sampler, step, se
 its answer. Images enter and leave between steps. Knows nothing of jobs, files or pictures.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -14,18 +14,20 @@ import torch
 from torch import Tensor
 
 from engine.conditioning.branch import Branch
-from engine.plan import Guidance
+from engine.conditioning.freeu import freeu_around
+from engine.plan import FreeU, Guidance
 from engine.sampling.guidance import Estimates, guide
+from engine.sampling.latent_format import LatentFormat
 from engine.sampling.prediction import ModelSampling, progress_at
 from engine.sampling.walk import Ask, Sampling
 
 
 @dataclass(frozen=True, eq=False)
 class Denoiser:
-    """A UNet, and what its numbers mean."""
+    """A UNet, and what its numbers mean. Several may share one UNet."""
 
     unet: Any
-    """diffusers' `UNet2DConditionModel` with ``text_time`` conditioning."""
+    """diffusers' `UNet2DConditionModel`, with ``text_time`` conditioning or (SD 1.5) without."""
     model: ModelSampling
     """How it is fed and read."""
 
@@ -53,6 +55,49 @@ class StepSeam(Protocol):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Setup:
+    """Who answers an image's questions for a while: a UNet, and all it is told."""
+
+    denoiser: Denoiser
+    positive: Branch
+    negative: Branch | None
+    """None where guidance is off."""
+    freeu: FreeU | None = None
+    seams: Sequence[StepSeam] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class HandOver:
+    """A change of setup while the sampler goes on, with all it remembers."""
+
+    step: int
+    """It happens after the answer that this step (from 0) is reported for; further questions go to the new setup."""
+    setup: Setup
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ended:
+    """What a segment leaves to the next one."""
+
+    latents: Tensor
+    """(1, 4, h, w) float32 as the UNet knows them."""
+    epsilon: Tensor | None
+    """The noise of the last guided answer, in units of variance 1; None where nothing was asked."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Segment:
+    """One run of a sampler; an image has one, or a second one that refines the first."""
+
+    setup: Setup
+    start: Callable[[Ended | None], Sampling]
+    """Starts the sampler, from what the segment before left."""
+    steps: int
+    """How many steps it reports, for progress bars; the sampler may report fewer."""
+    hand_over: HandOver | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Row:
     """One line of a UNet call."""
 
@@ -60,55 +105,75 @@ class Row:
     """(1, 4, h, w), scaled for the network."""
     timestep: float
     branch: Branch
+    freeu: FreeU | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What rows must have in common to go through the UNet together, besides the UNet."""
-        return (*self.x.shape, self.branch.context.shape[1])
+        return (*self.x.shape, self.branch.context.shape[1], self.freeu)
 
 
 @dataclass(eq=False)
 class Running:
-    """One image on its way: its sampler, its conditioning, what it asks for next."""
+    """One image on its way: its sampler, its setup, what it asks for next."""
 
-    denoiser: Denoiser
-    sampling: Sampling
-    positive: Branch
-    negative: Branch | None
-    """None where guidance is off."""
+    segments: Sequence[Segment]
+    """At least one; run one after the other."""
     guidance: Guidance
-    seams: Sequence[StepSeam] = ()
     alone: bool = False
     """Never share a UNet call, so that a repeat is equal to the last bit."""
     calls: int = 0
     """Answers this image has had."""
+    step: int = 0
+    """Steps begun so far, over all segments."""
+    setup: Setup = field(init=False)
+    """Who answers now."""
     asked: Ask = field(init=False)
     """The question that waits for an answer."""
     denoised: Tensor = field(init=False)
     """The latest guided estimate, (1, 4, h, w) float32; there from the first answer on."""
     latents: Tensor = field(init=False)
-    """The finished latents, (1, 4, h, w) float32; there once `is_done`."""
+    """The finished latents, (1, 4, h, w) float32, as the last UNet knows them; there once `is_done`."""
     is_done: bool = field(default=False, init=False)
-    """Whether the sampler has returned."""
+    """Whether the last sampler has returned."""
 
     def __post_init__(self) -> None:
-        self._advance(None)
+        self._index = 0
+        self._guided: Tensor | None = None
+        self._enter(None)
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are, over all segments."""
+        return sum(segment.steps for segment in self.segments)
 
     @property
     def shape(self) -> torch.Size:
         """Shape of the latents, (1, 4, h, w)."""
-        return self.asked.x.shape
+        shape: torch.Size = self.asked.x.shape
+        return shape
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The UNet that answers now."""
+        return self.setup.denoiser
+
+    @property
+    def latent_format(self) -> LatentFormat:
+        """What `denoised` and `latents` are to a VAE."""
+        return self.denoiser.model.latent_format
 
     def rows(self) -> list[Row]:
         """Say what the UNet must be asked: one row, or the negative and the positive."""
         x, sigma, _ = self.asked
-        for seam in self.seams:
+        setup, denoiser = self.setup, self.denoiser
+        for seam in setup.seams:
             x = seam.before(x, sigma)
         self._x = x
-        self._timestep = self.denoiser.model.levels.timestep(sigma)
-        scaled = self.denoiser.model.scale_input(x, sigma).to(self.denoiser.dtype)
-        branches = (self.positive,) if self.negative is None else (self.negative, self.positive)
-        return [Row(scaled, self._timestep, branch) for branch in branches]
+        self._timestep = denoiser.model.levels.timestep(sigma)
+        scaled = denoiser.model.scale_input(x, sigma).to(denoiser.dtype)
+        branches = (setup.negative, setup.positive) if setup.negative else (setup.positive,)
+        return [Row(scaled, self._timestep, branch, setup.freeu) for branch in branches]
 
     def estimates(self, predictions: Sequence[Tensor]) -> Estimates:
         """Read the UNet's answers (in the order of `rows`) as denoised estimates, not yet guided."""
@@ -124,22 +189,46 @@ class Running:
 
     def accept(self, denoised: Tensor) -> None:
         """Take the guided estimate, and go on to the next question."""
-        for seam in self.seams:
+        self._guided, self._sigma = denoised, self.asked.sigma
+        for seam in self.setup.seams:
             denoised = seam.after(denoised, self.asked.sigma)
         self.calls += 1
         self.denoised = denoised
-        self._advance(denoised)
+        if self.asked.step is not None:
+            self._count(self.asked.step)
+        self._advance(lambda: self._sampling.send(denoised))
 
     def close(self) -> None:
         """End the sampler where it stands."""
-        self.sampling.close()
+        self._sampling.close()
 
-    def _advance(self, answer: Tensor | None) -> None:
+    def _count(self, step: int) -> None:
+        """Note that a step is reported, and hand over where it is time."""
+        self.step = sum(segment.steps for segment in self.segments[: self._index]) + step + 1
+        hand_over = self.segments[self._index].hand_over
+        if hand_over is not None and hand_over.step == step:
+            self.setup = hand_over.setup
+
+    def _enter(self, ended: Ended | None) -> None:
+        """Begin the segment at the index."""
+        segment = self.segments[self._index]
+        self.setup = segment.setup
+        self._sampling = segment.start(ended)
+        self._advance(lambda: next(self._sampling))
+
+    def _advance(self, go_on: Callable[[], Ask]) -> None:
         try:
-            self.asked = next(self.sampling) if answer is None else self.sampling.send(answer)
+            self.asked = go_on()
         except StopIteration as end:
-            self.latents = end.value
-            self.is_done = True
+            self._index += 1
+            if self._index < len(self.segments):
+                self._enter(Ended(end.value, self._epsilon()))
+            else:
+                self.latents = end.value
+                self.is_done = True
+
+    def _epsilon(self) -> Tensor | None:
+        return None if self._guided is None else (self._x - self._guided) / self._sigma
 
 
 @torch.inference_mode()
@@ -158,30 +247,39 @@ def step(running: Sequence[Running]) -> int:
 
 
 def predict(denoiser: Denoiser, rows: Sequence[Row]) -> Tensor:
-    """Call the UNet once for rows of one shape; returns (rows, 4, h, w) in its number format."""
-    device = denoiser.device
-    # float32 whatever the weights are: bfloat16 knows no 921.
-    ids = torch.tensor([row.branch.size_ids.at(row.timestep) for row in rows], dtype=torch.float32)
+    """Call the UNet once for rows of one `Row.key`; returns (rows, 4, h, w) in its number format."""
     timesteps = torch.tensor([row.timestep for row in rows], dtype=torch.float32)
-    answer: Tensor = denoiser.unet(
-        torch.cat([row.x for row in rows]),
-        timesteps.to(device, non_blocking=True),
-        encoder_hidden_states=torch.cat([row.branch.context for row in rows]),
-        added_cond_kwargs={
-            "text_embeds": torch.cat([row.branch.pooled for row in rows]),
-            "time_ids": ids.to(device, non_blocking=True),
-        },
-        return_dict=False,
-    )[0]
+    with freeu_around(denoiser.unet, rows[0].freeu):
+        answer: Tensor = denoiser.unet(
+            torch.cat([row.x for row in rows]),
+            timesteps.to(denoiser.device, non_blocking=True),
+            encoder_hidden_states=torch.cat([row.branch.context for row in rows]),
+            added_cond_kwargs=_added_conditioning(denoiser.device, rows),
+            return_dict=False,
+        )[0]
     return answer
 
 
+def _added_conditioning(device: torch.device, rows: Sequence[Row]) -> dict[str, Tensor] | None:
+    """Gather the pooled texts and the sizes that SDXL is told; SD 1.5 is told none."""
+    pooled = [row.branch.pooled for row in rows if row.branch.pooled is not None]
+    sizes = [row.branch.size_ids for row in rows if row.branch.size_ids is not None]
+    if not pooled:
+        return None
+    # float32 whatever the weights are: bfloat16 knows no 921.
+    ids = [size.at(row.timestep) for size, row in zip(sizes, rows, strict=True)]
+    return {
+        "text_embeds": torch.cat(pooled),
+        "time_ids": torch.tensor(ids, dtype=torch.float32).to(device, non_blocking=True),
+    }
+
+
 def _by_call(asked: Iterable[tuple[Running, list[Row]]]) -> list[tuple[Denoiser, list[Row]]]:
-    """Bring together the rows that may share a call: same UNet, latent shape and number of tokens."""
+    """Bring together the rows that may share a call: same UNet, latent shape, number of tokens and tricks."""
     groups: dict[tuple[Any, ...], tuple[Denoiser, list[Row]]] = {}
     for image, rows in asked:
         for row in rows:
-            key = (id(image.denoiser), id(image) if image.alone else None, *row.key)
+            key = (id(image.denoiser.unet), id(image) if image.alone else None, *row.key)
             groups.setdefault(key, (image.denoiser, []))[1].append(row)
     return list(groups.values())
 

@@ -18,6 +18,7 @@ FLOORS = {
     "engine": 6,
     "engine.engine": 5,
     "engine.loop": 5,
+    "engine.passes": 5,
     "engine.begin": 5,
     "engine.warm": 5,
     "engine.work": 5,

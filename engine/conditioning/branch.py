@@ -13,7 +13,7 @@ class Branch:
 
     context: Tensor
     """(1, tokens, C)."""
-    pooled: Tensor
-    """(1, P)."""
-    size_ids: SizeIds
-    """Six numbers, chosen by timestep."""
+    pooled: Tensor | None
+    """(1, P); None for SD 1.5, which takes none."""
+    size_ids: SizeIds | None
+    """Numbers chosen by timestep; None for SD 1.5."""

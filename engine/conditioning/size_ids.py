@@ -11,8 +11,12 @@ import torch
 from engine.geometry import Size
 from engine.sampling.levels import LAST_TIMESTEP
 
-Ids = tuple[int, int, int, int, int, int]
-"""Original height and width, crop top and left, target height and width: diffusers' ``add_time_ids`` of one row."""
+Ids = tuple[float, ...]
+"""Original height and width, crop top and left, target height and width: diffusers' ``add_time_ids`` of one row. SDXL's
+refiner is told five: an aesthetic score in the target size's place."""
+
+POSITIVE_SCORE, NEGATIVE_SCORE = 6.0, 2.5
+"""Aesthetic scores that SDXL's refiner is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +51,9 @@ def size_ids(size: Size, scale: float, *, end: float, grid: int = 64) -> SizeIds
         consistent=(height, width, 0, 0, height, width),
         end=end,
     )
+
+
+def refiner_ids(size: Size, score: float) -> SizeIds:
+    """Settle what one branch of SDXL's refiner is told: the true size and an aesthetic score, at every timestep."""
+    ids = (size.height, size.width, 0, 0, score)
+    return SizeIds(emphasised=ids, consistent=ids, end=0.0)

@@ -134,6 +134,7 @@ def schedule(
     *,
     strength: float = 1.0,
     spare_step: bool = False,
+    is_sd15: bool = False,
     as_fooocus: bool = False,
 ) -> tuple[float, ...]:
     """List the noise levels of n denoising steps.
@@ -146,6 +147,7 @@ def schedule(
             ``int(n / strength)``.
         spare_step: Whether the list is made with one step more and loses its last level but one, as samplers want it
             that look between levels.
+        is_sd15: Whether the model is an SD 1.5 one: ``align_your_steps`` has other levels for it.
         as_fooocus: Keep its defects: ``turbo`` and ``align_your_steps`` are ``normal``, and what ``ddim_uniform`` has
             beyond n steps is cut off.
 
@@ -155,15 +157,21 @@ def schedule(
     Raises:
         ValueError: an unknown name, no step, or a strength outside its range.
     """
-    if not as_fooocus:
-        return named_levels(name, levels, n, strength=strength, spare_step=spare_step)
-    sampled = "normal" if name in UNSAMPLED else name
-    sigmas = named_levels(sampled, levels, n, strength=strength, spare_step=spare_step)
-    return sub_range(sigmas, last=n)
+    sampled = "normal" if as_fooocus and name in UNSAMPLED else name
+    sigmas = named_levels(
+        sampled, levels, n, strength=strength, spare_step=spare_step, is_sd15=is_sd15
+    )
+    return sub_range(sigmas, last=n) if as_fooocus else sigmas
 
 
 def named_levels(
-    name: str, levels: NoiseLevels, n: int, *, strength: float = 1.0, spare_step: bool = False
+    name: str,
+    levels: NoiseLevels,
+    n: int,
+    *,
+    strength: float = 1.0,
+    spare_step: bool = False,
+    is_sd15: bool = False,
 ) -> tuple[float, ...]:
     """List the noise levels as the name says, uncut; arguments and errors are those of `schedule`."""
     if name not in SCHEDULES:
@@ -173,7 +181,8 @@ def named_levels(
     if not 0 < strength <= 1:
         raise ValueError(f"strength: expected above 0 and at most 1, got {strength}")
     is_whole = strength > 0.9999
-    sigmas = SCHEDULES[name](levels, (n if is_whole else int(n / strength)) + spare_step)
+    spacing = align_your_steps_sd15 if is_sd15 and name == "align_your_steps" else SCHEDULES[name]
+    sigmas = spacing(levels, (n if is_whole else int(n / strength)) + spare_step)
     if spare_step:
         sigmas = (*sigmas[:-2], sigmas[-1])
     return sigmas if is_whole else sigmas[-(n + 1) :]

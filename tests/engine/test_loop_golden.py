@@ -1,51 +1,65 @@
-"""The whole sampling path (noise, levels, sampler, model calls, guidance) gives Fooocus' numbers on the toy UNet."""
+"""The whole sampling path (noise, levels, sampler, model calls, guidance, refiner) gives Fooocus' numbers on the toy UNet."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import Tensor
 
 from engine.conditioning.branch import Branch
 from engine.conditioning.size_ids import size_ids
 from engine.conditioning.text import repeat_to_common_length
 from engine.geometry import Size
-from engine.loop import Denoiser, Running, step
-from engine.plan import Guidance
-from engine.sampling.noise import brownian_noise, draw_noise, independent_noise, seeded_generator
-from engine.sampling.prediction import model_sampling
-from engine.sampling.samplers import SAMPLERS
-from engine.sampling.schedules import SCHEDULES, initial_latents, schedule
+from engine.loop import Denoiser, Running, Setup, step
+from engine.passes import Course, Refining, begin
+from engine.plan import FreeU, Guidance
+from engine.sampling.prediction import model_sampling, progress_at
+from engine.sampling.walk import Ask
 from tests.golden_data import golden_arrays, golden_folder, golden_json, relative_error
+from tests.golden_reports import finite_part, reported
 from tests.toy_unet import load_toy_unet
+
+pytestmark = pytest.mark.torch
 
 TOLERANCE = 1e-4
 CASES = golden_json("e2e/cases.json")
 
 
-def missing_feature(case: dict[str, Any]) -> str | None:
+class Call(NamedTuple):
+    """One UNet call."""
+
+    sigma: float
+    timestep: float
+    rows: int
+    progress: float
+    is_base: bool
+
+
+def missing_feature(case: Mapping[str, Any]) -> str | None:
     """Name what a case needs that the engine does not have yet."""
-    needs = {
-        "inpaint": case["inpaint"],
-        "ControlNet": case["controlnets"],
-        "FreeU": case["freeu"],
-        "refiner": case["refiner"] or case["method"] != "joint" or case["switch"] >= 0,
-        f"sampler {case['sampler']}": case["sampler"] not in SAMPLERS,
-        f"scheduler {case['scheduler']}": case["scheduler"] not in SCHEDULES,
-    }
+    needs = {"inpaint": case["inpaint"], "ControlNet": case["controlnets"]}
     return next((name for name, needed in needs.items() if needed), None)
 
 
 @pytest.fixture(scope="module")
-def denoiser() -> Denoiser:
-    return Denoiser(load_toy_unet(golden_folder()), model_sampling("karras"))
+def unets() -> Mapping[str | None, Any]:
+    """The base model and the refiners by the names that cases give them: a copy, and one with all weights turned round."""
+    torch.set_num_threads(1)
+    base, flipped = load_toy_unet(golden_folder()), load_toy_unet(golden_folder())
+    with torch.no_grad():
+        for weight in flipped.parameters():
+            if weight.ndim >= 2:
+                weight.copy_(weight.flip(tuple(range(weight.ndim))))
+    return {None: base, "base": load_toy_unet(golden_folder()), "flip": flipped}
 
 
-def branches(case: dict[str, Any], inputs: Any) -> tuple[Branch, Branch | None]:
+def setup(case: Mapping[str, Any], unet: Any, inputs: Mapping[str, Any], *, is_base: bool) -> Setup:
     settings = case["settings"]
     height, width = case["latent_hw"]
     contexts = [torch.from_numpy(inputs[case[side]]) for side in ("positive", "negative")]
     repeats = repeat_to_common_length(*(context.shape[1] for context in contexts)) or (1, 1)
-    made = [
+    positive, negative = (
         Branch(
             context=context.repeat(1, times, 1),
             pooled=torch.from_numpy(inputs[f"pooled_{side}"]),
@@ -54,66 +68,80 @@ def branches(case: dict[str, Any], inputs: Any) -> tuple[Branch, Branch | None]:
             ),
         )
         for side, context, times in zip(("pos", "neg"), contexts, repeats, strict=True)
-    ]
-    return made[0], None if case["cfg"] == 1 else made[1]
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize("name", list(CASES))
-@torch.inference_mode()
-def test_sampling_path_golden(name: str, denoiser: Denoiser) -> None:
-    case = CASES[name]
-    if missing := missing_feature(case):
-        pytest.skip(f"not built yet: {missing}")
-    torch.set_num_threads(1)
-    inputs, expected = golden_arrays("e2e/inputs.npz"), golden_arrays(f"e2e/{name}.npz")
-    model = model_sampling(case["scheduler"], "v_prediction" if case["v_pred"] else "epsilon")
-    denoiser = Denoiser(denoiser.unet, model)
-    levels = model.levels
-    shape = (1, 4, *case["latent_hw"])
-    sigmas = schedule(
-        case["scheduler"],
-        levels,
-        case["steps"],
-        strength=case["denoise"] or 1.0,
-        as_fooocus=True,
     )
-    assert sigmas == pytest.approx(expected["sigmas"].tolist(), rel=2e-6)
-    generator = seeded_generator(case["seed"])
-    noise = draw_noise(generator, shape)
-    assert torch.equal(noise, torch.from_numpy(expected["noise"]))
-    latents = torch.from_numpy(inputs[case["latent"]]) if case["latent"] else torch.zeros(shape)
-    latents = model.latent_format.to_model(latents)
-    sampler = SAMPLERS[case["sampler"]]
-    source = independent_noise(generator, shape)
-    if sampler.noise == "brownian":
-        source = brownian_noise(case["seed"], shape, tuple(case["brownian_interval"]))
-    positive, negative = branches(case, inputs)
+    model = model_sampling(case["scheduler"], "v_prediction" if case["v_pred"] else "epsilon")
+    freeu = None
+    if case["freeu"] and is_base:
+        freeu = FreeU(**dict(zip(("b1", "b2", "s1", "s2"), case["freeu"], strict=True)))
+    return Setup(
+        Denoiser(unet, model), positive, None if case["cfg"] == 1 else negative, freeu=freeu
+    )
+
+
+def start(case: Mapping[str, Any], unets: Mapping[str | None, Any]) -> Running:
     settings = case["settings"]
-    running = Running(
-        denoiser=denoiser,
-        sampling=sampler.run(
-            initial_latents(noise, latents, sigmas[0], levels), sigmas, source, levels
-        ),
-        positive=positive,
-        negative=negative,
+    inputs = golden_arrays("e2e/inputs.npz")
+    course = Course(
+        sampler=case["sampler"],
+        scheduler=case["scheduler"],
+        steps=case["steps"],
+        strength=case["denoise"] or 1.0,
+        seed=case["seed"],
         guidance=Guidance(
             guidance_scale=case["cfg"],
             adaptive_cfg=settings["adaptive"],
             sharpness=settings["sharpness"],
         ),
+        as_fooocus=True,
     )
-    estimates = []
+    base = setup(case, unets[None], inputs, is_base=True)
+    refining = None
+    if case["refiner"]:
+        refiner = setup(case, unets[case["refiner"]], inputs, is_base=False)
+        refining = Refining(setup=refiner, method=case["method"], switch=case["switch"])
+    elif case["method"] != "joint":  # the base model refines itself
+        refining = Refining(setup=base, method=case["method"], switch=case["switch"])
+    latents = torch.zeros(1, 4, *case["latent_hw"])
+    if case["latent"]:
+        latents = torch.from_numpy(inputs[case["latent"]])
+    return begin(course, base, latents, refining)
+
+
+def run(running: Running) -> tuple[list[Ask], list[Tensor], list[Call]]:
+    """Run an image to its end; gives what was asked, what was told, and the UNet calls."""
+    asked, told, calls = [], [], []
+    first = running.denoiser
     while not running.is_done:
-        opens_step = running.asked.step is not None
-        step([running])
-        if opens_step:
-            estimates.append(running.denoised)
-    # tcd reports what it noises again, not the estimate.
-    if "x0" in expected and case["sampler"] != "tcd":
-        assert (
-            relative_error(torch.cat(estimates), expected["x0"].reshape(-1, *shape[1:]))
-            <= TOLERANCE
-        )
-    final = model.latent_format.to_vae(running.latents)
+        ask, denoiser = running.asked, running.denoiser
+        timestep = denoiser.model.levels.timestep(ask.sigma)
+        rows = 1 if running.setup.negative is None else 2
+        count = step([running])
+        asked.append(ask)
+        told.append(running.denoised)
+        call = Call(ask.sigma, timestep, rows // count, progress_at(timestep), denoiser is first)
+        calls += [call] * count
+    return asked, told, calls
+
+
+@pytest.mark.parametrize("name", list(CASES))
+@torch.inference_mode()
+def test_sampling_path_golden(name: str, unets: Mapping[str | None, Any]) -> None:
+    case = CASES[name]
+    if missing := missing_feature(case):
+        pytest.skip(f"not built yet: {missing}")
+    expected = golden_arrays(f"e2e/{name}.npz")
+    running = start(case, unets)
+    asked, told, calls = run(running)
+    assert [call.sigma for call in calls] == pytest.approx(expected["call_sigma"], rel=1e-6)
+    assert [call.timestep for call in calls] == pytest.approx(expected["call_t"], rel=1e-6)
+    assert [call.rows for call in calls] == expected["call_batch"].tolist()
+    assert [call.progress for call in calls] == pytest.approx(expected["call_progress"], abs=1e-6)
+    if case["refiner"] not in (None, "base"):
+        assert [call.is_base for call in calls] == expected["call_is_base"].tolist()
+    for part, values in reported(case["sampler"], asked, told, running.latents).items():
+        if part in expected:
+            values, wanted = finite_part(values, expected[part].reshape(-1, *values.shape[1:]))
+            assert relative_error(values, wanted) <= TOLERANCE, part
+    final = running.latent_format.to_vae(running.latents)
     assert relative_error(final, expected["final"]) <= TOLERANCE
+    assert running.step == len([ask for ask in asked if ask.step is not None])

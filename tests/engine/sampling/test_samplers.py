@@ -17,6 +17,7 @@ from engine.sampling.samplers import SAMPLERS
 from engine.sampling.schedules import initial_latents
 from engine.sampling.walk import NoiseSource, ancestral_step, log_midpoint, to_sigma, to_time
 from tests.golden_data import golden_arrays, golden_json, relative_error
+from tests.golden_reports import finite_part, reported
 
 pytestmark = pytest.mark.torch
 
@@ -64,32 +65,6 @@ def noise_of(case, shape) -> NoiseSource:
     }[SAMPLERS[case["sampler"]].noise]
 
 
-def reported(name: str, asked, told, final):
-    """Say what Fooocus reports of each step: latents and estimate. None where it reports something else.
-
-    dpm_adaptive reports the latents after a step, uni_pc latents of another space, tcd what it noises again.
-    """
-    opens = [
-        i
-        for i in range(len(asked))
-        if (asked[i].step is not None if name != "dpm_adaptive" else i % 3 == 0)
-    ]
-    x, x0 = [asked[i].x for i in opens], [told[i] for i in opens]
-    if name == "dpm_adaptive":
-        x = [*x[1:], final]
-    uni_pc = name.startswith("uni_pc")
-    return None if uni_pc else torch.cat(x), None if name == "tcd" else torch.cat(x0)
-
-
-def finite_part(actual: Tensor | None, expected):
-    """Cut both down to the steps before Fooocus first gives NaN."""
-    if actual is None:
-        return None, expected
-    good = [bool(torch.tensor(item).isfinite().all()) for item in expected]
-    count = good.index(False) if False in good else len(good)
-    return actual[:count], expected[:count]
-
-
 @pytest.mark.parametrize("key", CASES)
 def test_trajectory_golden(key):
     case = CASES[key]
@@ -110,9 +85,9 @@ def test_trajectory_golden(key):
     )
     assert [ask.sigma for ask in asked] == pytest.approx(case["eval_sigmas"], rel=tolerance)
     assert [ask.step for ask in asked if ask.step is not None] == [*range(case["n_callbacks"])]
-    for part, got in zip(("x", "x0"), reported(name, asked, told, final), strict=True):
-        got, expected = finite_part(got, ARRAYS[f"{case['id']}_{part}"])
-        assert got is None or relative_error(got, expected) < tolerance, part
+    for part, values in reported(name, asked, told, final).items():
+        values, expected = finite_part(values, ARRAYS[f"{case['id']}_{part}"])
+        assert relative_error(values, expected) < tolerance, part
     assert bool(final.isfinite().all())
     if case["finite"]:
         assert relative_error(final, ARRAYS[case["id"] + "_final"]) < tolerance
