@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine import Catalog, Library, Shelves, TextRequest
+    from engine import Catalog, Library, TextRequest
     from jobs import EngineSpec, Jobs
 
 log = logging.getLogger("pochade")
@@ -39,6 +39,8 @@ class Settings:
     model: str | None
     models_dir: Path
     fooocus_dir: Path | None
+    expansion_model: str | None
+    allow_pickle: bool
     styles_dir: Path | None
     wildcards_dir: Path | None
     output_dir: Path
@@ -89,6 +91,17 @@ def read_settings(
     )
     flag("models-dir", str(HERE / "models"), "folder of the weights", type=Path)
     flag("fooocus-dir", None, "a Fooocus folder: its models, presets, styles are used", type=Path)
+    flag(
+        "expansion-model",
+        None,
+        "language model that writes the words of Fooocus V2: a folder or a Hugging Face id",
+    )
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        default=_is_on(parser, "POCHADE_ALLOW_PICKLE", environment.get("POCHADE_ALLOW_PICKLE", "")),
+        help="read embeddings (.pt, .bin) that are pickled files; safe ones are safetensors",
+    )
     flag("styles-dir", None, "folder of your own styles (JSON files, also of Fooocus)", type=Path)
     flag("wildcards-dir", None, "folder of your own wildcard lists (text files)", type=Path)
     flag("output-dir", "outputs", "folder of the finished pictures, a folder a day", type=Path)
@@ -123,11 +136,11 @@ def _is_on(parser: argparse.ArgumentParser, name: str, value: str) -> bool:
 
 def paint_once(settings: Settings) -> int:
     """Paint one picture with the thread worker, without page or database, and write it whole; returns the exit status."""
-    from engine import Failed, ImageReady, is_terminal, plan, plan_to_json, read_library
+    from engine import Failed, ImageReady, is_terminal, plan, plan_to_json
     from jobs import ThreadWorker
     from jobs.protocol import JobEvent, Run, WorkerGone
 
-    library = read_library(shelves(settings), settings.model)
+    library = open_library(settings)
     request = once_request(settings, library)
     engine = engine_spec(settings, library.catalog).build()
     worker = ThreadWorker(lambda: engine)
@@ -185,16 +198,24 @@ def once_request(settings: Settings, library: "Library") -> "TextRequest":
     )
 
 
-def shelves(settings: Settings) -> "Shelves":
-    """Say where the library is read from."""
-    from engine import Shelves
+def open_library(settings: Settings) -> "Library":
+    """Read what requests may name: weights, presets, styles, wildcards.
 
-    return Shelves(
+    Raises:
+        EngineError: the base model that is asked for is not there, or a preset is not one.
+    """
+    from engine import Shelves, read_library
+    from engine.prompt.expansion import expand
+
+    shelves = Shelves(
         models_dir=settings.models_dir,
         fooocus_dir=settings.fooocus_dir,
         presets_dirs=(settings.data_dir / "presets",),
         styles_dirs=() if settings.styles_dir is None else (settings.styles_dir,),
         wildcards_dirs=() if settings.wildcards_dir is None else (settings.wildcards_dir,),
+    )
+    return read_library(
+        shelves, settings.model, expand=None if settings.expansion_model else expand
     )
 
 
@@ -226,6 +247,9 @@ def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":
         "models_dir": str(settings.models_dir),
         "model": settings.model,
         "device": settings.device,
+        "fooocus_dir": str(settings.fooocus_dir) if settings.fooocus_dir else None,
+        "expansion_model": settings.expansion_model,
+        "allow_pickle": settings.allow_pickle,
     }
     return EngineSpec(
         factory="engine.engine:create", kwargs=arguments, base_model=catalog.default().name
@@ -253,11 +277,10 @@ def serve(settings: Settings) -> int:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from starlette.middleware import Middleware
 
-    from engine import read_library
     from guard import LOOPBACK, Guard
     from jobs import Jobs, JobSettings, ProcessWorker
 
-    library = read_library(shelves(settings), settings.model)
+    library = open_library(settings)
     spec = engine_spec(settings, library.catalog)
     preset = starting_point(settings, library)
     stop = threading.Event()
@@ -276,7 +299,7 @@ def serve(settings: Settings) -> int:
         jobs=jobs,
         library=library,
         preset=preset,
-        read_library=lambda: read_library(shelves(settings), settings.model),
+        read_library=lambda: open_library(settings),
         presets_dir=settings.data_dir / "presets",
     )
     demo = ui.build(studio)

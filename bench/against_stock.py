@@ -101,7 +101,7 @@ def measure(models_dir: Path, rounds: int) -> list[str]:
 
 def preview_row(engine: Engine, rounds: int) -> str:
     """Compare the preview decoder with one guided step."""
-    decode = engine._warm.preview
+    decode = engine._palette.model.preview
     latents = torch.randn(1, 4, 16, 16)
 
     @torch.inference_mode()
@@ -109,7 +109,7 @@ def preview_row(engine: Engine, rounds: int) -> str:
         decode(latents)
 
     preview = statistics.median(seconds(once) for _ in range(20 * rounds))
-    one = [job(engine._catalog, seed=1)]
+    one = [job(engine._palette.catalog, seed=1)]
     step = statistics.median(seconds(lambda: paint(engine, one)) for _ in range(rounds)) / STEPS
     return f"| preview decoder as share of a step | {preview * 1000:.2f} ms | step {step * 1000:.1f} ms | {preview / step:.3f} |"
 

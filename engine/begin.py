@@ -2,14 +2,14 @@
 
 import torch
 
-from engine.loop import Denoiser, Running, Setup
-from engine.passes import Course, begin
-from engine.plan import ImagePlan, Plan
-from engine.stages.encode import Branches
+from engine.loop import Running, Setup
+from engine.passes import Course, Refining, begin
+from engine.plan import ImagePlan, Plan, Refiner
+from engine.warm import WarmModel, WarmRefiner
 
 
-def begin_image(denoiser: Denoiser, plan: Plan, image: ImagePlan, branches: Branches) -> Running:
-    """Draw the noise of one image and start its sampler."""
+def begin_image(model: WarmModel, plan: Plan, image: ImagePlan) -> Running:
+    """Encode the texts of one image, draw its noise and start its sampler."""
     sampling = plan.sampling
     course = Course(
         sampler=sampling.sampler,
@@ -21,6 +21,27 @@ def begin_image(denoiser: Denoiser, plan: Plan, image: ImagePlan, branches: Bran
         as_fooocus=plan.compat == "fooocus",
         alone=plan.deterministic,
     )
-    positive, negative = branches
+    positive, negative = model.encoder.branches(plan, image)
+    setup = Setup(model.denoiser(sampling.scheduler), positive, negative, plan.freeu)
     latents = torch.zeros(1, 4, plan.sample_size.latent.height, plan.sample_size.latent.width)
-    return begin(course, Setup(denoiser, positive, negative, plan.freeu), latents)
+    refining = None
+    if plan.refiner is not None and model.refiner is not None:
+        refining = _refining(model, model.refiner, plan.refiner, plan, image)
+    return begin(course, setup, latents, refining)
+
+
+def _refining(
+    model: WarmModel, refiner: WarmRefiner, asked: Refiner, plan: Plan, image: ImagePlan
+) -> Refining | None:
+    """Settle who takes over; nobody where the base model makes all steps."""
+    if asked.switch >= plan.sampling.num_inference_steps:
+        return None
+    positive, negative = model.encoder.refiner_branches(
+        plan, image, refiner.loaded.family, refiner.loaded.unet
+    )
+    return Refining(
+        setup=Setup(refiner.denoiser(plan.sampling.scheduler), positive, negative),
+        method=asked.method,
+        switch=asked.switch,
+        convert=refiner.convert,
+    )

@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
-from engine.errors import ModelIncompatible, ModelNotFound
-from engine.families import Family, family_of
+from engine.errors import InvalidRequest, ModelIncompatible, ModelNotFound
+from engine.families import PIPELINES, Family, family_of
 from engine.geometry import Size, parse_size
 
 _SDXL_SIZES = (
@@ -28,13 +28,14 @@ SDXL_NATIVE = 1024
 MAX_HEADER = 64 * 2**20
 """Longest safetensors header that is read, in bytes; real SDXL checkpoints stay below 1 MB."""
 POCKET = "pocket"
-Kind = Literal["checkpoint", "lora", "vae", "embedding"]
+Kind = Literal["checkpoint", "lora", "vae", "embedding", "vae_approx"]
 """What a file of weights is for."""
 FOLDERS: Mapping[Kind, str] = {
     "checkpoint": "checkpoints",
     "lora": "loras",
     "vae": "vae",
     "embedding": "embeddings",
+    "vae_approx": "vae_approx",
 }
 """Name of the folder of each kind below the models folder."""
 ENDINGS: Mapping[Kind, tuple[str, ...]] = {
@@ -42,13 +43,16 @@ ENDINGS: Mapping[Kind, tuple[str, ...]] = {
     "lora": (".safetensors",),
     "vae": (".safetensors",),
     "embedding": (".safetensors", ".pt", ".bin"),
+    "vae_approx": (".safetensors",),
 }
 _WORDS: Mapping[Kind, str] = {
     "checkpoint": "base model",
     "lora": "LoRA",
     "vae": "VAE",
     "embedding": "embedding",
+    "vae_approx": "latent converter",
 }
+_BESIDE: tuple[Kind, ...] = ("lora", "vae", "embedding", "vae_approx")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -125,13 +129,15 @@ class Checkpoint:
 
     @property
     def family(self) -> Family | None:
-        """What the file is, read from its header; a folder, or a file that is still to be fetched, counts as SDXL.
+        """What it is, read from a file's header or a folder's index; what is still to be fetched counts as SDXL.
 
         Raises:
             ModelIncompatible: the file is no safetensors file.
         """
-        if self.path.is_dir() or self.source or self.hub_id:
+        if not self.path.exists() and (self.source or self.hub_id):
             return "sdxl"
+        if self.path.is_dir():
+            return _folder_family(self.path)
         facts = self.path.stat()
         return _family(self.path, facts.st_size, facts.st_mtime_ns)
 
@@ -224,6 +230,10 @@ class Catalog:
         """Find a VAE, as `lora` finds a LoRA."""
         return self._find(self._files["vae"], "vae", name, field)
 
+    def vae_approx(self, name: str, field: str) -> Weights:
+        """Find a small network that works on latents, as `lora` finds a LoRA."""
+        return self._find(self._files["vae_approx"], "vae_approx", name, field)
+
     def embedding(self, stem: str) -> Weights | None:
         """Find an embedding by name or stem; None when there is none."""
         return _by_name(self._files["embedding"], stem)
@@ -278,7 +288,7 @@ def read_catalog(
     ]
     files = [
         item
-        for kind in ("lora", "vae", "embedding")
+        for kind in _BESIDE
         for folder in (*places.folders(kind), pocket / FOLDERS[kind])
         for item in _files(kind, folder)
     ]
@@ -316,6 +326,14 @@ def _family(path: Path, size: int, changed: int) -> Family | None:
     return family_of(read_header(path))
 
 
+def _folder_family(path: Path) -> Family | None:
+    try:
+        index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
+        return PIPELINES.get(index["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelIncompatible(f"{path.name}: expected a diffusers folder, got {error}") from error
+
+
 def _by_name(there: Mapping[str, Entry], name: str) -> Entry | None:
     """Find by full name, else a LoRA, VAE or embedding by the stem where exactly one has it."""
     if name in there:
@@ -325,6 +343,9 @@ def _by_name(there: Mapping[str, Entry], name: str) -> Entry | None:
 
 
 def _offered(places: Places, offer: Offer) -> Checkpoint | Weights:
+    parts = PurePosixPath(offer.file).parts
+    if ".." in parts or "\\" in offer.file or PurePosixPath(offer.file).is_absolute():
+        raise InvalidRequest("weights", f"expected a name below its folder, got {offer.file!r}")
     path = places.models_dir / FOLDERS[offer.kind] / offer.file
     if offer.kind == "checkpoint":
         return Checkpoint(name=offer.file, path=path, source=offer.source)

@@ -4,25 +4,32 @@
 images between two steps. One thread calls it. Knows nothing of queues, owners, HTTP or Gradio.
 """
 
+import dataclasses
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from engine.begin import begin_image
-from engine.catalog import Catalog, read_catalog
-from engine.errors import EngineError, OutOfMemory
+from engine.catalog import Catalog, Checkpoint, Weights
+from engine.errors import EngineError, ModelNotFound, OutOfMemory
 from engine.events import Event, ImageReady, Progress
+from engine.fetching import Fetches
+from engine.library import INTERPOSER, Shelves, read_weights
 from engine.loop import Running, step
 from engine.models.devices import choose_device, use_threads
-from engine.plan import Plan
+from engine.models.expander import ModelExpander
+from engine.models.hashes import FileHashes
+from engine.plan import ImagePlan, Plan, only_image, plan_to_json, with_expansion
+from engine.sampling.latent_format import LatentFormat
 from engine.stages.decode import decode_latents
 from engine.stages.metadata import content_type, encode_image
 from engine.stages.preview import encode_previews
-from engine.warm import WarmModel, warm_up
+from engine.warm import Palette
 from engine.work import Work
 
 log = logging.getLogger(__name__)
@@ -31,11 +38,33 @@ CPU_ROWS = 8
 """UNet rows that run together on a CPU at most (design D8)."""
 GPU_ROWS = 16
 """The same on a GPU, until memory runs out for the first time."""
+HASHES = ".hashes.json"
+"""File in the models folder that remembers the weights' hashes."""
+TURN_S = 2.0
+"""How long jobs that need the weights in force go first while others wait (design D8)."""
+FETCH_LOOK_S = 0.5
+"""How long to wait for files from the network before telling how far they are."""
 TOO_LARGE = "the device has too little memory for a picture of this size"
 
 
-def create(models_dir: str, model: str | None = None, device: str = "auto") -> "Engine":
+def create(
+    models_dir: str,
+    model: str | None = None,
+    device: str = "auto",
+    *,
+    fooocus_dir: str | None = None,
+    expansion_model: str | None = None,
+    allow_pickle: bool = False,
+) -> "Engine":
     """Build an engine in the process that is to paint; arguments are plain text so that they cross processes.
+
+    Args:
+        models_dir: Folder of the weights.
+        model: Name of the base model that is the default.
+        device: Where to paint.
+        fooocus_dir: A Fooocus folder whose weights are used too.
+        expansion_model: Folder or hub id of a language model that writes the words of *Fooocus V2*.
+        allow_pickle: Whether weights may be read from pickled files.
 
     Raises:
         InvalidRequest: the device is not there.
@@ -43,16 +72,36 @@ def create(models_dir: str, model: str | None = None, device: str = "auto") -> "
     """
     chosen = choose_device(device)
     use_threads(chosen)
-    return Engine(read_catalog(Path(models_dir), model), chosen)
+    shelves = Shelves(
+        models_dir=Path(models_dir), fooocus_dir=Path(fooocus_dir) if fooocus_dir else None
+    )
+    return Engine(
+        lambda: read_weights(shelves, model),
+        chosen,
+        FileHashes(shelves.models_dir / HASHES),
+        expansion_model=expansion_model,
+        allow_pickle=allow_pickle,
+    )
 
 
 class Engine:
     """Paints the images of several jobs together on one device."""
 
-    def __init__(self, catalog: Catalog, device: torch.device) -> None:
-        self._catalog = catalog
+    def __init__(
+        self,
+        read_catalog: Callable[[], Catalog],
+        device: torch.device,
+        hashes: FileHashes,
+        *,
+        expansion_model: str | None = None,
+        allow_pickle: bool = False,
+    ) -> None:
+        self._read_catalog = read_catalog
         self._device = device
-        self._model: WarmModel | None = None
+        self._palette = Palette(read_catalog(), device, allow_pickle=allow_pickle)
+        self._fetches = Fetches()
+        self._expander = ModelExpander(expansion_model) if expansion_model else None
+        self._hashes = hashes
         self._works: dict[str, Work] = {}
         self._counters: Counter[str] = Counter()
         self._max_rows = CPU_ROWS if device.type == "cpu" else GPU_ROWS
@@ -63,7 +112,7 @@ class Engine:
         Raises:
             EngineError: it is not there, or not SDXL.
         """
-        self._use(base_model)
+        self._palette.load(base_model)
 
     def slots(self) -> int:
         """Jobs that it makes sense to admit at a time."""
@@ -86,15 +135,23 @@ class Engine:
         return f"{self._device.type}, {threads} thread{'' if threads == 1 else 's'}"
 
     def admit(self, job_id: str, plan: Plan, inputs: Mapping[str, Path]) -> None:
-        """Take a job; its images start as there is room for them.
+        """Take a job; its images start as there is room for them, and when all its weights are there.
 
         Raises:
-            ModelNotFound: the base model is not in the catalog.
+            ModelNotFound: weights that it needs are not in the catalog.
         """
-        checkpoint = self._catalog.checkpoint(plan.base_model)
-        work = self._works[job_id] = Work(plan)
-        if self._model is None or self._model.name != checkpoint.name:
+        weights = self._weights_of(plan)
+        work = self._works[job_id] = Work(plan, fetches=self._fetches.start(weights))
+        if not work.fetches and not self._palette.has_base(plan.base_model):
             work.outbox.append(Progress(stage="loading"))
+
+    def _weights_of(self, plan: Plan) -> list[Checkpoint | Weights]:
+        """Find the weights of a plan; those that came after the last look into the folders count too."""
+        try:
+            return needed_weights(self._palette.catalog, plan)
+        except ModelNotFound:
+            self._palette.catalog = self._read_catalog()
+            return needed_weights(self._palette.catalog, plan)
 
     def skip(self, job_id: str) -> None:
         """End the image of a job that is nearest to its end; the others go on."""
@@ -113,6 +170,7 @@ class Engine:
         """
         if told := self._tell():
             return told
+        self._watch_fetches()
         self._start_images()
         busy = [work for work in self._works.values() if work.running]
         try:
@@ -153,10 +211,19 @@ class Engine:
             work.outbox.clear()
         return told
 
+    def _watch_fetches(self) -> None:
+        """Tell how far files are on their way; while nothing else is to do, wait a little for them."""
+        waiting = [work for work in self._works.values() if work.fetches]
+        if waiting and not any(work.running or work.is_ready for work in self._works.values()):
+            waiting[0].fetches[0].wait(FETCH_LOOK_S)
+        for work in waiting:
+            if error := work.look_at_fetches():
+                work.fail(error)
+
     def _start_images(self) -> None:
         """Begin images while their rows fit: one of each job in turn, so that a large job leaves room for others."""
-        while waiting := [work for work in self._works.values() if work.waiting]:
-            work = min(waiting, key=lambda work: len(work.running))
+        while waiting := [work for work in self._works.values() if work.is_ready]:
+            work = self._next(waiting)
             if not self._fits(work):
                 return
             try:
@@ -167,30 +234,40 @@ class Engine:
                 log.warning("out of memory: %s", error)
                 work.fail(OutOfMemory(TOO_LARGE))
 
+    def _next(self, waiting: Sequence[Work]) -> Work:
+        """Choose whose turn it is: for a while that of jobs which need the weights that are in force (design D8)."""
+        served = [work for work in waiting if self._palette.serves(work.plan)]
+        is_their_turn = time.monotonic() - self._palette.changed_at < TURN_S
+        chosen = served if served and (is_their_turn or len(served) == len(waiting)) else waiting
+        return min(chosen, key=lambda work: len(work.running))
+
     def _fits(self, work: Work) -> bool:
         rows = sum(other.rows for other in self._works.values())
-        if rows and (self._model is None or self._model.name != work.plan.base_model):
+        if rows and not self._palette.serves(work.plan):
             return False
         return not rows or rows + work.rows_per_image <= self._max_rows
 
     def _start_image(self, work: Work) -> None:
         started = time.monotonic()
-        model = self._use(work.plan.base_model)
+        model = self._palette.bring(work.plan)
         loaded = time.monotonic()
+        if not work.made and not work.running:
+            self._hashes.prefetch(item.path for item in self._weights_of(work.plan))
         index = work.waiting[0]
-        image = work.plan.images[index]
-        branches = model.encoder.branches(work.plan, image)
-        work.running[index] = begin_image(model.denoiser, work.plan, image, branches)
+        image = self._expanded(work, index)
+        work.running[index] = begin_image(model, work.plan, image)
         work.waiting.pop(0)
         work.timings["load"] += loaded - started
         work.timings["encode"] += time.monotonic() - loaded
 
-    def _use(self, name: str) -> WarmModel:
-        """Give the base model of that name, loading it where it is not the one in memory."""
-        if self._model is None or self._model.name != name:
-            self._model = None
-            self._model = warm_up(self._catalog.checkpoint(name), self._device)
-        return self._model
+    def _expanded(self, work: Work, index: int) -> ImagePlan:
+        """Give the plan of an image, with the words that an expansion model adds to it."""
+        image = work.plan.images[index]
+        if not image.is_to_expand or self._expander is None:
+            return image
+        text = self._expander.expand(image.prompt.partition("\n")[0], image.seed)
+        work.plan = with_expansion(work.plan, index, text)
+        return work.plan.images[index]
 
     def _show(self, busy: Iterable[Work]) -> None:
         """Tell how far each running image is, with a preview where one is wanted and the picture itself isn't there."""
@@ -208,13 +285,14 @@ class Engine:
 
     def _previews(self, images: Sequence[Running]) -> dict[Running, bytes]:
         """Decode the latest estimates; those of one size together."""
-        by_shape: dict[torch.Size, list[Running]] = {}
+        alike: dict[tuple[torch.Size, LatentFormat], list[Running]] = {}
         for image in images:
-            by_shape.setdefault(image.shape, []).append(image)
+            alike.setdefault((image.shape, image.latent_format), []).append(image)
         previews: dict[Running, bytes] = {}
-        for group in by_shape.values():
+        for (_, latent_format), group in alike.items():
+            decode = partial(self._palette.model.preview_of, latent_format)
             estimates = torch.cat([image.denoised for image in group])
-            previews.update(zip(group, encode_previews(self._warm.preview, estimates), strict=True))
+            previews.update(zip(group, encode_previews(decode, estimates), strict=True))
         return previews
 
     def _finish_images(self, busy: Iterable[Work]) -> None:
@@ -224,20 +302,42 @@ class Engine:
 
     def _decode(self, work: Work, index: int) -> ImageReady:
         started = time.monotonic()
-        picture = decode_latents(self._warm.vae, work.running[index].latents, work.plan.size)
-        data = encode_image(picture, work.plan, index)
+        image = work.running[index]
+        picture = decode_latents(
+            self._palette.model.decoder_of(image.latent_format),
+            image.latent_format.to_vae(image.latents),
+            work.plan.size,
+        )
+        painted = dataclasses.replace(work.plan, hashes=self._hashes_of(work.plan))
+        data = encode_image(picture, painted, index)
         self._counters["images"] += 1
         work.timings["decode"] += time.monotonic() - started
         return ImageReady(
             index=index,
-            seed=work.plan.images[index].seed,
-            size=work.plan.size,
-            content_type=content_type(work.plan.output_format),
+            seed=painted.images[index].seed,
+            size=painted.size,
+            content_type=content_type(painted.output_format),
             data=data,
+            plan=plan_to_json(only_image(painted, index)),
         )
 
-    @property
-    def _warm(self) -> WarmModel:
-        """The model in memory; there is one whenever an image runs."""
-        assert self._model is not None
-        return self._model
+    def _hashes_of(self, plan: Plan) -> tuple[tuple[str, str], ...]:
+        """Name the sha256 of every file that the plan is painted with; they are worked out while it is painted."""
+        weights = needed_weights(self._palette.catalog, plan)
+        return tuple((item.name, self._hashes.get(item.path)) for item in weights)
+
+
+def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
+    """List the files of a plan: base model, refiner, VAE, LoRAs.
+
+    Raises:
+        ModelNotFound: one is not in the catalog.
+    """
+    weights: list[Checkpoint | Weights] = [catalog.checkpoint(plan.base_model)]
+    if plan.refiner is not None:
+        weights.append(catalog.checkpoint(plan.refiner.model, "refiner_model"))
+        if plan.refiner.family == "sd15":
+            weights.append(catalog.vae_approx(INTERPOSER.file, "refiner_model"))
+    if plan.vae is not None:
+        weights.append(catalog.vae(plan.vae))
+    return weights + [catalog.lora(item.name) for item in plan.loras]

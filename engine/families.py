@@ -22,8 +22,16 @@ _LABEL = "model.diffusion_model.label_emb.0.0.weight"
 _CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 _TEXT_1 = "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight"
 _TEXT_2 = "conditioner.embedders.1.model.token_embedding.weight"
-_VAE = "first_stage_model.decoder.conv_in.weight"
+_VAE_PREFIX, _VAE_KEY = "first_stage_model.", "decoder.conv_in.weight"
+_VAE = _VAE_PREFIX + _VAE_KEY
 _PARTS = {"attention over text": (_CONTEXT,), "text encoders": (_TEXT_1, _TEXT_2), "VAE": (_VAE,)}
+
+PIPELINES: Mapping[str, Family] = {
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusionXLImg2ImgPipeline": "sdxl-refiner",
+    "StableDiffusionPipeline": "sd15",
+}
+"""What a diffusers folder is, by the pipeline that its index names."""
 
 
 def require_sdxl(name: str, shapes: Shapes) -> None:
@@ -41,14 +49,32 @@ def require_sdxl(name: str, shapes: Shapes) -> None:
         raise ModelIncompatible(f"{name}: expected an SDXL base checkpoint, got {found}")
 
 
+def require_refiner(name: str, shapes: Shapes) -> Family:
+    """Make sure that a single file can refine, and tell its family.
+
+    Args:
+        name: File name, for the message.
+        shapes: Tensor name to shape, as `engine.catalog.read_header` reads them.
+
+    Raises:
+        ModelIncompatible: it cannot; the sentence says what it is.
+    """
+    family = family_of(shapes)
+    found = _foreign(shapes) or _unfit_to_refine(family, shapes)
+    if found or family is None:
+        wanted = "an SDXL base model, an SDXL refiner or a Stable Diffusion 1.5 model as refiner"
+        raise ModelIncompatible(f"{name}: expected {wanted}, got {found}")
+    return family
+
+
 def family_of(shapes: Shapes) -> Family | None:
     """Tell which family a single file is of; None where it is of none that the engine can run."""
     if _foreign(shapes):
         return None
-    label = shapes.get(_LABEL)
+    label = _inputs(shapes, _LABEL)
     if label is None:
-        return "sd15" if shapes.get(_CONTEXT_SD1, (0, 0))[1] == SD15_CONTEXT else None
-    return "sdxl-refiner" if label[1] == REFINER_LABEL else "sdxl"
+        return "sd15" if _inputs(shapes, _CONTEXT_SD1) == SD15_CONTEXT else None
+    return "sdxl-refiner" if label == REFINER_LABEL else "sdxl"
 
 
 def is_v_prediction(shapes: Shapes) -> bool:
@@ -68,20 +94,38 @@ def _foreign(shapes: Shapes) -> str | None:
     if any(key.startswith(("down_blocks.", "mid_block.")) for key in shapes):
         return "a network in diffusers' own layout; put its whole folder, with model_index.json, there instead"
     if _CONV_IN not in shapes:
-        return "no diffusion model"
+        is_vae = any(key.removeprefix(_VAE_PREFIX) == _VAE_KEY for key in shapes)
+        return "a VAE; it belongs into the vae folder" if is_vae else "no diffusion model"
     return None
 
 
 def _incomplete(shapes: Shapes) -> str | None:
-    label = shapes.get(_LABEL)
+    label = _inputs(shapes, _LABEL)
     if label is None:
         return "a Stable Diffusion 1.x or 2.x model"
-    if label[1] == REFINER_LABEL:
+    if label == REFINER_LABEL:
         return "an SDXL refiner; choose it as refiner, not as base"
-    channels = shapes[_CONV_IN][1]
+    channels = _inputs(shapes, _CONV_IN)
     if channels != 4:
         return f"a special SDXL model with {channels} input channels"
     for part, keys in _PARTS.items():
         if any(key not in shapes for key in keys):
             return f"an SDXL model without its {part}"
     return None
+
+
+def _unfit_to_refine(family: Family | None, shapes: Shapes) -> str | None:
+    if family is None:
+        return "a Stable Diffusion 2.x model"
+    channels = _inputs(shapes, _CONV_IN)
+    if channels != 4:
+        return f"a special model with {channels} input channels"
+    if family == "sd15" and _VAE not in shapes:
+        return "a Stable Diffusion 1.5 model without its VAE"
+    return None
+
+
+def _inputs(shapes: Shapes, key: str) -> int | None:
+    """Read how wide the input of a layer is; None where there is no such layer."""
+    shape = shapes.get(key, ())
+    return shape[1] if len(shape) > 1 else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.catalog import Catalog, Offer, Places, Source, read_catalog
-from engine.fooocus_dir import read_fooocus_dir
+from engine.fooocus_dir import FooocusFolder, read_fooocus_dir
 from engine.performance import MODES
 from engine.presets import Preset, read_presets
 from engine.prompt.expansion import expand
@@ -21,6 +21,14 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 """Holds what ships with the studio: presets, styles, wildcards."""
+INTERPOSER = Offer(
+    file="xl-to-v1_interposer-v4.0.safetensors",
+    kind="vae_approx",
+    source=Source(
+        url="https://huggingface.co/mashb1t/misc/resolve/main/xl-to-v1_interposer-v4.0.safetensors"
+    ),
+)
+"""Turns SDXL's latents into those of SD 1.5, for refiners of that family."""
 _FEW_STEPS = {
     "sdxl_lcm_lora.safetensors": "https://huggingface.co/lllyasviel/misc/resolve/main/",
     "sdxl_lightning_4step_lora.safetensors": "https://huggingface.co/mashb1t/misc/resolve/main/",
@@ -72,28 +80,57 @@ def read_library(
         ModelNotFound: `first` is not there.
         InvalidRequest: a preset is not one.
     """
-    presets = dict(read_presets(ROOT / "presets"))
+    fooocus = _fooocus(shelves)
     styles_dirs, wildcards_dirs = [ROOT / "styles"], [*shelves.wildcards_dirs]
-    places, defaults = Places(models_dir=shelves.models_dir), None
-    if shelves.fooocus_dir is not None:
-        fooocus = read_fooocus_dir(shelves.fooocus_dir)
+    presets = _presets(shelves, fooocus)
+    defaults = None
+    if fooocus is not None:
         for note in fooocus.notes:
-            log.warning("%s: %s", shelves.fooocus_dir, note)
-        places = Places(models_dir=shelves.models_dir, more=fooocus.weights)
-        presets |= {f"fooocus/{name}": preset for name, preset in fooocus.presets.items()}
+            log.warning("%s: %s", fooocus.path, note)
         styles_dirs += [fooocus.styles_dir] if fooocus.styles_dir else []
         wildcards_dirs += fooocus.folders.get("wildcards", ())
         defaults = fooocus.defaults
-    for folder in shelves.presets_dirs:
-        presets |= read_presets(folder)
     return Library(
-        catalog=read_catalog(places, first, [*_offers(presets), *few_step_offers()]),
+        catalog=_catalog(shelves, first, presets, fooocus),
         presets=presets,
         styles=read_styles([*styles_dirs, *shelves.styles_dirs]),
         wildcards=read_wildcards([*wildcards_dirs, ROOT / "wildcards"]),
         expand=expand,
         defaults=defaults,
     )
+
+
+def read_weights(shelves: Shelves, first: str | None = None) -> Catalog:
+    """Read the catalog of `read_library` alone: all that a worker needs.
+
+    Raises:
+        ModelNotFound: `first` is not there.
+    """
+    fooocus = _fooocus(shelves)
+    return _catalog(shelves, first, _presets(shelves, fooocus), fooocus)
+
+
+def _fooocus(shelves: Shelves) -> FooocusFolder | None:
+    return None if shelves.fooocus_dir is None else read_fooocus_dir(shelves.fooocus_dir)
+
+
+def _presets(shelves: Shelves, fooocus: FooocusFolder | None) -> dict[str, Preset]:
+    presets = dict(read_presets(ROOT / "presets"))
+    if fooocus is not None:
+        presets |= {f"fooocus/{name}": preset for name, preset in fooocus.presets.items()}
+    for folder in shelves.presets_dirs:
+        presets |= read_presets(folder)
+    return presets
+
+
+def _catalog(
+    shelves: Shelves,
+    first: str | None,
+    presets: Mapping[str, Preset],
+    fooocus: FooocusFolder | None,
+) -> Catalog:
+    places = Places(models_dir=shelves.models_dir, more=fooocus.weights if fooocus else {})
+    return read_catalog(places, first, [*_offers(presets), *few_step_offers(), INTERPOSER])
 
 
 def few_step_offers() -> Iterator[Offer]:

@@ -264,6 +264,19 @@ def only_image(value: Plan, index: int) -> Plan:
     return dataclasses.replace(value, images=(image,), request=request)
 
 
+def with_expansion(value: Plan, index: int, text: str) -> Plan:
+    """Add the text of an expansion model to one image; an empty one adds nothing."""
+    image = value.images[index]
+    grown = dataclasses.replace(
+        image,
+        positive=(*image.positive, text) if text else image.positive,
+        expansion=text,
+        is_to_expand=False,
+    )
+    images = (*value.images[:index], grown, *value.images[index + 1 :])
+    return dataclasses.replace(value, images=images)
+
+
 @dataclass(frozen=True, slots=True)
 class _Taken:
     """A prompt without its LoRA tags, and the LoRAs of the request with those of its tags."""

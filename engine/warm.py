@@ -1,48 +1,269 @@
-"""A base model that is ready to paint: its networks, and what the engine derives from them once."""
+"""The weights in force: a base model that is ready to paint, with its LoRAs, its VAE and its refiner.
 
+A plan is painted only while the weights are the ones it needs; `Palette.bring` changes what differs and nothing else.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from engine.catalog import Checkpoint
+from engine.catalog import Catalog, Checkpoint
+from engine.errors import InvalidRequest, ModelIncompatible
+from engine.library import INTERPOSER
 from engine.loop import Denoiser
 from engine.models.checkpoints import LoadedModel, load_checkpoint
+from engine.models.interposer import Interposer, load_interposer
+from engine.models.patches import Patch, WeightPatcher
+from engine.models.refiners import LoadedRefiner, load_refiner
+from engine.models.vaes import load_vae
+from engine.plan import Lora, Plan
+from engine.sampling.latent_format import SD15, SDXL, LatentFormat
 from engine.sampling.prediction import model_sampling
 from engine.stages.encode import PromptEncoder
 from engine.stages.preview import PreviewDecoder, preview_decoder
 
+log = logging.getLogger(__name__)
+
+PICKLED = (".pt", ".bin", ".ckpt", ".pth")
+"""Endings of files that may hold more than tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The weights that a plan is painted with."""
+
+    base_model: str
+    vae: str | None
+    loras: tuple[Lora, ...]
+    refiner: str | None
+
+    @classmethod
+    def of(cls, plan: Plan) -> "Needs":
+        """Read them off a plan."""
+        loras = tuple(item for item in plan.loras if item.scale != 0)
+        return cls(plan.base_model, plan.vae, loras, plan.refiner.model if plan.refiner else None)
+
 
 @dataclass(frozen=True, eq=False)
-class WarmModel:
-    """A loaded model with its denoiser, prompt encoder and preview decoder."""
+class WarmRefiner:
+    """A loaded refiner."""
 
-    loaded: LoadedModel
-    denoiser: Denoiser
-    encoder: PromptEncoder
-    preview: PreviewDecoder
+    loaded: LoadedRefiner
+    patcher: WeightPatcher
+    preview: PreviewDecoder | None = None
+    """For latents of a VAE of its own; None where it has none."""
+    interposer: Interposer | None = None
+    """Turns the base model's latents into its own; None where they are the same."""
 
     @property
     def name(self) -> str:
         """What a plan calls it."""
         return self.loaded.checkpoint.name
 
+    def denoiser(self, scheduler: str) -> Denoiser:
+        """Make the denoiser for a scheduler."""
+        return Denoiser(
+            self.loaded.unet,
+            model_sampling(
+                scheduler,
+                self.loaded.prediction_type,
+                SD15 if self.loaded.family == "sd15" else SDXL,
+            ),
+        )
+
     @property
-    def vae(self) -> Any:
-        """The `AutoencoderKL`."""
-        return self.loaded.vae
+    def convert(self) -> Callable[[Tensor], Tensor] | None:
+        """Turn the base model's latents, as its VAE gives them, into the refiner's."""
+        return None if self.interposer is None else self._convert
+
+    def _convert(self, latents: Tensor) -> Tensor:
+        assert self.interposer is not None
+        converted: Tensor = self.interposer(latents.float().cpu())
+        return converted
 
 
-def warm_up(checkpoint: Checkpoint, device: torch.device) -> WarmModel:
+@dataclass(eq=False)
+class WarmModel:
+    """A loaded base model, and what the engine derives from it once."""
+
+    loaded: LoadedModel
+    patcher: WeightPatcher
+    encoder: PromptEncoder
+    preview: PreviewDecoder
+    vae: Any
+    """The `AutoencoderKL` that decodes: the base model's own, or the one that was asked for."""
+    vae_name: str | None = None
+    refiner: WarmRefiner | None = None
+
+    @property
+    def name(self) -> str:
+        """What a plan calls it."""
+        return self.loaded.checkpoint.name
+
+    def decoder_of(self, latent_format: LatentFormat) -> Any:
+        """Choose the VAE for latents: the refiner's where they are its own."""
+        if latent_format == SD15 and self.refiner is not None and self.refiner.loaded.vae:
+            return self.refiner.loaded.vae
+        return self.vae
+
+    def preview_of(self, latent_format: LatentFormat, latents: Tensor) -> Tensor:
+        """Decode a preview of (B, 4, h, w) latents, as `PreviewDecoder` does."""
+        if latent_format == SD15 and self.refiner is not None and self.refiner.preview:
+            return self.refiner.preview(latents)
+        return self.preview(SDXL.to_model(latent_format.to_vae(latents)))
+
+    def denoiser(self, scheduler: str) -> Denoiser:
+        """Make the denoiser for a scheduler: some change how the UNet is fed and read."""
+        return Denoiser(self.loaded.unet, model_sampling(scheduler, self.loaded.prediction_type))
+
+
+def warm_up(
+    checkpoint: Checkpoint, device: torch.device, find_embedding: Callable[[str], Path | None]
+) -> WarmModel:
     """Load a base model onto `device` and derive the rest.
 
     Raises:
         EngineError: it cannot be fetched or read, or is not SDXL.
     """
     loaded = load_checkpoint(checkpoint, device)
+    networks = {
+        "unet": loaded.unet,
+        "text_encoder": loaded.pipeline.text_encoder,
+        "text_encoder_2": loaded.pipeline.text_encoder_2,
+    }
     return WarmModel(
         loaded=loaded,
-        denoiser=Denoiser(loaded.unet, model_sampling("karras", loaded.prediction_type)),
-        encoder=PromptEncoder(loaded),
+        patcher=WeightPatcher(networks),
+        encoder=PromptEncoder(loaded, find_embedding),
         preview=preview_decoder(loaded.preview_decoder, loaded.vae),
+        vae=loaded.vae,
     )
+
+
+class Palette:
+    """What is in memory now."""
+
+    def __init__(self, catalog: Catalog, device: torch.device, *, allow_pickle: bool) -> None:
+        self.catalog = catalog
+        """Where weights are found; may be replaced when files came or went."""
+        self.changed_at = -float("inf")
+        """When the weights were last changed, on the monotonic clock."""
+        self._device = device
+        self._allow_pickle = allow_pickle
+        self._model: WarmModel | None = None
+        self._needs: Needs | None = None
+
+    @property
+    def model(self) -> WarmModel:
+        """The model in memory; there is one whenever an image runs."""
+        assert self._model is not None
+        return self._model
+
+    def serves(self, plan: Plan) -> bool:
+        """Whether the weights are the ones that `plan` needs."""
+        return self._needs == Needs.of(plan)
+
+    def has_base(self, name: str) -> bool:
+        """Whether the base model of that name is in memory."""
+        return self._model is not None and self._model.name == name
+
+    def bring(self, plan: Plan) -> WarmModel:
+        """Change what differs from what `plan` needs; no image may be running.
+
+        Raises:
+            EngineError: some weights are not there, broken, or not for this model; the base model stays in memory.
+        """
+        needs = Needs.of(plan)
+        if self._needs == needs:
+            return self.model
+        self._needs = None
+        model = self.load(needs.base_model)
+        self._put_loras(model, needs.loras)
+        self._put_vae(model, needs.vae)
+        self._put_refiner(model, needs)
+        self._needs, self.changed_at = needs, time.monotonic()
+        return model
+
+    def load(self, base_model: str) -> WarmModel:
+        """Give the base model of that name, loading it where it is not the one in memory.
+
+        Raises:
+            EngineError: it is not there, or not SDXL.
+        """
+        if not self.has_base(base_model):
+            self._model = self._needs = None  # first, so that two never lie in memory together
+            self._model = warm_up(
+                self.catalog.checkpoint(base_model), self._device, self._find_embedding
+            )
+        return self.model
+
+    def _put_loras(self, model: WarmModel, loras: tuple[Lora, ...]) -> None:
+        patches = [Patch(self.catalog.lora(item.name).path, item.scale) for item in loras]
+        report = model.patcher.use(patches)
+        if report.changed - {"unet"}:
+            model.encoder.forget()
+        if report.changed:
+            log.info("%d LoRAs in %.2f s", len(patches), report.seconds)
+
+    def _put_vae(self, model: WarmModel, name: str | None) -> None:
+        if model.vae_name == name:
+            return
+        model.vae, model.vae_name = model.loaded.vae, None
+        if name is not None:
+            model.vae = load_vae(self.catalog.vae(name).path, model.loaded.vae, self._device)
+            model.vae_name = name
+
+    def _put_refiner(self, model: WarmModel, needs: Needs) -> None:
+        if model.refiner is not None and model.refiner.name != needs.refiner:
+            model.refiner = None
+        if needs.refiner is None:
+            return
+        if model.refiner is None:
+            model.refiner = self._load_refiner(needs.refiner)
+        _require_fit(model, model.refiner)
+        model.refiner.patcher.use(list(self._fitting(model.refiner, needs.loras)))
+
+    def _load_refiner(self, name: str) -> WarmRefiner:
+        checkpoint = self.catalog.checkpoint(name, "refiner_model")
+        loaded = load_refiner(checkpoint, self._device)
+        patcher = WeightPatcher({"unet": loaded.unet})
+        if loaded.vae is None:
+            return WarmRefiner(loaded, patcher)
+        interposer = self.catalog.vae_approx(INTERPOSER.file, "refiner_model")
+        return WarmRefiner(
+            loaded, patcher, preview_decoder(None, loaded.vae), load_interposer(interposer.path)
+        )
+
+    def _fitting(self, refiner: WarmRefiner, loras: Iterable[Lora]) -> Iterator[Patch]:
+        """Choose the LoRAs that fit the refiner; the others act on the base model alone, as in Fooocus."""
+        for item in loras:
+            path = self.catalog.lora(item.name).path
+            try:
+                refiner.patcher.check(path)
+            except ModelIncompatible as error:
+                log.info("refiner %s: without %s (%s)", refiner.name, item.name, error)
+                continue
+            yield Patch(path, item.scale)
+
+    def _find_embedding(self, name: str) -> Path | None:
+        """Find an embedding's file; a pickled one only where the owner allows it."""
+        found = self.catalog.embedding(name)
+        if found is None or (found.path.suffix in PICKLED and not self._allow_pickle):
+            return None
+        return found.path
+
+
+def _require_fit(model: WarmModel, refiner: WarmRefiner) -> None:
+    """Refuse a refiner that attends to text of another width than the base model's encoders give."""
+    if refiner.loaded.family != "sdxl":
+        return
+    widths = [each.loaded.unet.config.cross_attention_dim for each in (model, refiner)]
+    if widths[0] != widths[1]:
+        problem = f"expected text of width {widths[0]}, as {model.name} gives, got {widths[1]}"
+        raise InvalidRequest("refiner_model", f"{refiner.name}: {problem}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from engine.errors import EngineError
 from engine.events import Event, Failed, Finished, ImageReady, ImageSkipped, Progress, Stopped
+from engine.fetching import Fetch
 from engine.loop import Running
 from engine.plan import Plan
 
@@ -16,6 +17,9 @@ class Work:
     """A plan on its way. Every change leaves its event in `outbox`; exactly one terminal event is the last."""
 
     plan: Plan
+    """Grows the words of an expansion model as images start."""
+    fetches: list[Fetch] = field(default_factory=list)
+    """Files that are on their way."""
     waiting: list[int] = field(default_factory=list)
     """Indices of the images that have not started."""
     running: dict[int, Running] = field(default_factory=dict)
@@ -30,6 +34,24 @@ class Work:
 
     def __post_init__(self) -> None:
         self.waiting = list(range(len(self.plan.images)))
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there are images to start and all files are there."""
+        return bool(self.waiting) and not self.fetches
+
+    def look_at_fetches(self) -> EngineError | None:
+        """Tell how far the files are; returns why one will not come."""
+        for fetch in list(self.fetches):
+            if fetch.is_over:
+                self.fetches.remove(fetch)
+                if fetch.error is not None:
+                    return fetch.error
+        if self.fetches:
+            self.outbox.append(self.fetches[0].progress())
+        else:
+            self.outbox.append(Progress(stage="loading"))
+        return None
 
     @property
     def rows_per_image(self) -> int:

@@ -20,6 +20,7 @@ FLOORS = {
     "engine.loop": 5,
     "engine.passes": 5,
     "engine.begin": 5,
+    "engine.fetching": 5,
     "engine.warm": 5,
     "engine.work": 5,
     "engine.stages": 4,

@@ -7,7 +7,6 @@ in a file of the ending ``.sha256``, and a later download that brings other byte
 import contextlib
 import errno
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from engine.errors import ModelIncompatible, ModelNotFound
-from engine.models.files import PARTIAL
+from engine.models.files import PARTIAL, network_error
 
 RECORD = ".sha256"
 """Ending of the file that keeps the hash of the first download."""
@@ -113,15 +112,6 @@ def recorded_hash(path: Path) -> str | None:
         return None
     match = re.match(r"[0-9a-f]{64}\b", text)
     return match[0] if match else None
-
-
-def network_error() -> type[Exception]:
-    """Name the error of whichever HTTP library the hub's client speaks with (httpx, or its successor)."""
-    from huggingface_hub import get_session
-
-    library = importlib.import_module(type(get_session()).__module__.partition(".")[0])
-    error: type[Exception] = library.HTTPError
-    return error
 
 
 class _Partial:

@@ -3,7 +3,6 @@
 Only what a pipeline needs and only safetensors; half-precision files where a repository has them. Knows no other network.
 """
 
-import hashlib
 import importlib
 import logging
 import re
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engine.errors import ModelIncompatible, ModelNotFound
+from engine.models.hashes import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,6 @@ PARTIAL = ".part"
 """How the name of a folder ends whose files are still on their way."""
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 _TEXT = (".json", ".txt", ".model")
-_CHUNK = 1 << 20
 
 
 def fetch_pipeline(repo_id: str, folder: Path, *, endpoint: str | None = None) -> None:
@@ -50,7 +49,7 @@ def fetch_pipeline(repo_id: str, folder: Path, *, endpoint: str | None = None) -
             hf_hub_download(repo_id, name, local_dir=partial, endpoint=endpoint)
             _check(partial / name, hashes[name])
         partial.replace(folder)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, _network_error()) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, network_error()) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         problem = f"expected a model on the Hugging Face hub, got: {reason}"
         raise ModelNotFound(f"{repo_id}: {problem}; files can also be put into {folder}") from error
@@ -96,7 +95,7 @@ def _variant(name: str) -> str | None:
     return match[1] if match else None
 
 
-def _network_error() -> type[Exception]:
+def network_error() -> type[Exception]:
     """Name the error of whichever HTTP library the hub's client speaks with (httpx, or its successor)."""
     from huggingface_hub import get_session
 
@@ -113,12 +112,9 @@ def _check(path: Path, expected: str | None) -> None:
     """Compare a file's sha256 with the hub's; a file that differs is removed."""
     if expected is None:
         return
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() != expected:
+    found = sha256_of(path)
+    if found != expected:
         path.unlink()
         raise ModelIncompatible(
-            f"{path.name}: sha256 {digest.hexdigest()[:12]}… does not match the hub's {expected[:12]}…; it was removed"
+            f"{path.name}: sha256 {found[:12]}… does not match the hub's {expected[:12]}…; it was removed"
         )

@@ -45,7 +45,7 @@ class FileHashes:
         with self._one_at_a_time:
             while (known := self.peek(path)) is None:
                 facts = _facts(path)
-                sha256 = _compute(path)
+                sha256 = sha256_of(path)
                 if facts == _facts(path):
                     self.learn(path, sha256)
         return known
@@ -128,7 +128,8 @@ def _write(cache_file: Path, known: _Known) -> None:
     part.replace(cache_file)
 
 
-def _compute(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Compute the sha256 of a file, in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

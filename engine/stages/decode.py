@@ -15,14 +15,14 @@ def decode_latents(vae: Any, latents: Tensor, size: Size) -> Image.Image:
 
     Args:
         vae: An `AutoencoderKL`.
-        latents: (1, 4, h, w) float32, in the model's space (already × the VAE's scaling factor).
+        latents: (1, 4, h, w) float32, as the VAE gives them (not × its scaling factor).
         size: What the file must have; a picture painted at another size is resized (Lanczos).
 
     Returns:
         RGB picture of exactly `size`. Values are cut off, not rounded, to whole numbers, as Fooocus does.
     """
-    scaled = (latents / vae.config.scaling_factor).to(device=vae.device, dtype=vae.dtype)
-    pixels = vae.decode(scaled.contiguous(memory_format=torch.channels_last)).sample
+    values = latents.to(device=vae.device, dtype=vae.dtype)
+    pixels = vae.decode(values.contiguous(memory_format=torch.channels_last)).sample
     image = to_images(pixels)[0]
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 

@@ -1,10 +1,22 @@
 """From the texts of an image to the two branches of guidance."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from engine.conditioning.branch import Branch
-from engine.conditioning.size_ids import size_ids
+from engine.conditioning.convert import convert_text
+from engine.conditioning.embeddings import EmbeddingFiles, embeddings_key, find_embeddings
+from engine.conditioning.size_ids import (
+    NEGATIVE_SCORE,
+    POSITIVE_SCORE,
+    SizeIds,
+    refiner_ids,
+    size_ids,
+)
 from engine.conditioning.text import (
     PromptTexts,
     TextConditioning,
@@ -12,6 +24,7 @@ from engine.conditioning.text import (
     encode_prompts,
     repeat_to_common_length,
 )
+from engine.families import Family
 from engine.models.checkpoints import LoadedModel
 from engine.plan import ImagePlan, Plan
 
@@ -29,10 +42,23 @@ class PromptEncoder:
     Whole images are remembered, not single texts: what is encoded in other company differs in the last bit.
     """
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(
+        self, model: LoadedModel, find_embedding: Callable[[str], Path | None] = lambda name: None
+    ) -> None:
+        """Encode with the text encoders of `model`.
+
+        Args:
+            model: The base model.
+            find_embedding: The file of a textual inversion by name; None when there is none that may be read.
+        """
         self._model = model
         self._encoders = TextEncoders.of_pipeline(model.pipeline)
+        self._embedding_files = EmbeddingFiles(find_embedding, self._encoders.widths)
         self._known: OrderedDict[tuple[object, ...], list[TextConditioning]] = OrderedDict()
+
+    def forget(self) -> None:
+        """Drop what is remembered: the encoders' weights are others now."""
+        self._known.clear()
 
     def branches(self, plan: Plan, image: ImagePlan) -> Branches:
         """Encode the texts of one image.
@@ -40,41 +66,63 @@ class PromptEncoder:
         Texts of unequal length are repeated to a common one, so that both branches share a UNet call, unless that would
         be more than four times the shorter.
         """
-        conditionings = self._encode(plan, image)
-        if len(conditionings) == 1:
-            return self._branch(
-                plan, conditionings[0], 1, plan.size_conditioning.positive_scale
-            ), None
-        positive, negative = conditionings
-        lengths = (positive.prompt_embeds.shape[1], negative.prompt_embeds.shape[1])
-        repeats = repeat_to_common_length(*lengths) or (1, 1)
-        return (
-            self._branch(plan, positive, repeats[0], plan.size_conditioning.positive_scale),
-            self._branch(plan, negative, repeats[1], plan.size_conditioning.negative_scale),
-        )
+        texts = self._encode(plan, image)
+        sizes = plan.size_conditioning
+        scales = (sizes.positive_scale, sizes.negative_scale)
+        grid = max(1, GRID * plan.native_size // 1024)
+        ids = [size_ids(plan.sample_size, scale, end=sizes.end, grid=grid) for scale in scales]
+        told = [(text.prompt_embeds, text.pooled_prompt_embeds) for text in texts]
+        return self._branches(told, ids, self._model.unet)
+
+    def refiner_branches(self, plan: Plan, image: ImagePlan, family: Family, unet: Any) -> Branches:
+        """Turn the texts of one image into what a refiner is told.
+
+        Args:
+            plan: Of the job.
+            image: One of its images.
+            family: Of the refiner.
+            unet: The refiner's.
+        """
+        if family == "sdxl":
+            return self.branches(plan, image)
+        norm = self._model.pipeline.text_encoder.text_model.final_layer_norm
+        told = [convert_text(text, family, norm) for text in self._encode(plan, image)]
+        scores = (POSITIVE_SCORE, NEGATIVE_SCORE)
+        ids = [refiner_ids(plan.sample_size, score) for score in scores]
+        return self._branches(told, ids if family == "sdxl-refiner" else [None, None], unet)
 
     def _encode(self, plan: Plan, image: ImagePlan) -> Sequence[TextConditioning]:
         prompts = [PromptTexts(image.positive, image.pooled_positive)]
         if plan.guidance.needs_negative:
             prompts.append(PromptTexts(image.negative, image.pooled_negative))
-        key = (*prompts, plan.clip_skip)
+        texts = [text for prompt in prompts for text in prompt.texts]
+        embeddings = find_embeddings(texts, self._embedding_files, self._encoders.widths)
+        key = (*prompts, plan.clip_skip, embeddings_key(texts, embeddings))
         if key not in self._known:
-            self._known[key] = encode_prompts(self._encoders, prompts, clip_skip=plan.clip_skip)
+            self._known[key] = encode_prompts(
+                self._encoders, prompts, clip_skip=plan.clip_skip, embeddings=embeddings
+            )
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         return self._known[key]
 
-    def _branch(self, plan: Plan, text: TextConditioning, repeats: int, scale: float) -> Branch:
-        place = {"device": self._model.device, "dtype": self._model.unet.dtype}
-        ids = size_ids(
-            plan.sample_size,
-            scale,
-            end=plan.size_conditioning.end,
-            grid=max(1, GRID * plan.native_size // 1024),
-        )
-        return Branch(
-            context=text.prompt_embeds.repeat(1, repeats, 1).to(**place),
-            pooled=text.pooled_prompt_embeds.to(**place),
-            size_ids=ids,
-        )
+    def _branches(
+        self,
+        told: Sequence[tuple[Tensor, Tensor | None]],
+        ids: Sequence[SizeIds | None],
+        unet: Any,
+    ) -> Branches:
+        """Put contexts and pooled vectors where the UNet is; both branches at one length where that is cheap."""
+        place = {"device": self._model.device, "dtype": unet.dtype}
+        lengths = [context.shape[1] for context, _ in told]
+        repeats = repeat_to_common_length(*lengths) if len(told) == 2 else None
+        branches = [
+            Branch(
+                context=context.repeat(1, times, 1).to(**place),
+                pooled=None if pooled is None else pooled.to(**place),
+                size_ids=size,
+            )
+            for (context, pooled), size, times in zip(told, ids, repeats or (1, 1), strict=False)
+        ]
+        return branches[0], branches[1] if len(branches) == 2 else None

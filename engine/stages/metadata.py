@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from engine.errors import InvalidRequest
 from engine.plan import ImagePlan, Plan, only_image, plan_from_json, plan_to_json
 from engine.records import a1111, fooocus
 from engine.records.read_image import embed, read_text
@@ -92,10 +93,8 @@ def record_of(plan: Plan, image: ImagePlan, *, version: str = SOFTWARE) -> Recor
 
 def read_plan(image: Image.Image) -> Plan | None:
     """Find the plan in a picture that this studio made; None when there is none or it cannot be read."""
-    found = read_text(image)
-    if found is None or found.kind != "pochade":
-        return None
     try:
-        return plan_from_json(found.text)
-    except ValueError:
+        found = read_text(image)
+        return plan_from_json(found.text) if found and found.kind == "pochade" else None
+    except (InvalidRequest, OSError, ValueError):
         return None

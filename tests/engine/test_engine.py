@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from engine import (
     TextRequest,
     is_terminal,
     plan,
+    plan_from_json,
 )
 from engine.engine import Engine, create
+from engine.plan import only_image
 from engine.stages.metadata import read_plan
 from tests.libraries import library_of
 
@@ -183,7 +186,11 @@ def test_a_picture_carries_the_plan_that_made_it(engine: Engine, tiny_catalog: C
         job = tiny_plan(tiny_catalog, num_inference_steps=2, output_format=output_format)
         ready = next(e for e in run(engine, {"a": job})["a"] if isinstance(e, ImageReady))
         picture = Image.open(io.BytesIO(ready.data))
-        assert read_plan(picture) == job
+        painted = read_plan(picture)
+        assert painted is not None
+        assert [name for name, _ in painted.hashes] == [job.base_model]
+        assert replace(painted, hashes=()) == only_image(job, 0)
+        assert plan_from_json(ready.plan or "") == painted
         assert ready.content_type == f"image/{output_format}" == Image.MIME[picture.format or ""]
         assert picture.size == job.size
 
@@ -231,7 +238,7 @@ def test_a_checkpoint_of_another_kind_fails_with_a_sentence(tmp_path: Path) -> N
     }
     save_file(weights, tmp_path / "checkpoints" / "old.safetensors")
     engine = create(str(tmp_path), device="cpu")
-    catalog = engine._catalog
+    catalog = engine._palette.catalog
     end = run(engine, {"a": tiny_plan(catalog)})["a"][-1]
     assert end == Failed(
         kind="model_incompatible",
