@@ -93,7 +93,7 @@ class Segment:
     start: Callable[[Ended | None], Sampling]
     """Starts the sampler, from what the segment before left."""
     steps: int
-    """How many steps it reports, for progress bars; the sampler may report fewer."""
+    """How many steps there are for progress bars; some samplers report fewer or more."""
     hand_over: HandOver | None = None
 
 
@@ -204,8 +204,10 @@ class Running:
 
     def _count(self, step: int) -> None:
         """Note that a step is reported, and hand over where it is time."""
-        self.step = sum(segment.steps for segment in self.segments[: self._index]) + step + 1
-        hand_over = self.segments[self._index].hand_over
+        segment = self.segments[self._index]
+        before = sum(earlier.steps for earlier in self.segments[: self._index])
+        self.step = before + min(step + 1, segment.steps)
+        hand_over = segment.hand_over
         if hand_over is not None and hand_over.step == step:
             self.setup = hand_over.setup
 

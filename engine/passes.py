@@ -7,7 +7,6 @@ prompts, plans or files.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from engine.loop import Ended, HandOver, Running, Segment, Setup
@@ -165,8 +164,10 @@ class _Start:
             latents = self._setup.denoiser.model.latent_format.to_vae(ended.latents)
             if refining.convert is not None:
                 latents = refining.convert(latents)
-            epsilon = torch.zeros_like(noise) if ended.epsilon is None else ended.epsilon.cpu()
-            return carry_means(noise, epsilon), model.latent_format.to_model(latents)
+            fresh = noise.to(self._device)
+            if ended.epsilon is not None:
+                fresh = carry_means(fresh, ended.epsilon)
+            return fresh, model.latent_format.to_model(latents.to(self._device))
 
         return self._segment(refining.setup, rewound(whole, refining.switch), source, start)
 

@@ -11,13 +11,10 @@ from torch import Tensor
 from engine.sampling.euler import restart_steps
 from engine.sampling.levels import sdxl_table
 from engine.sampling.multistep import lms_coefficient
-from engine.sampling.noise import brownian_noise, draw_noise, independent_noise, seeded_generator
-from engine.sampling.prediction import model_sampling
 from engine.sampling.samplers import SAMPLERS
-from engine.sampling.schedules import initial_latents
-from engine.sampling.walk import NoiseSource, ancestral_step, log_midpoint, to_sigma, to_time
+from engine.sampling.walk import ancestral_step, log_midpoint, to_sigma, to_time
 from tests.golden_data import golden_arrays, golden_json, relative_error
-from tests.golden_reports import finite_part, reported
+from tests.golden_walks import finite_part, reported, walk, walk_case
 
 pytestmark = pytest.mark.torch
 
@@ -33,56 +30,11 @@ def silent(sigma: float, sigma_next: float) -> Tensor:
     raise AssertionError("this sampler needs no noise")
 
 
-def analytic(x: Tensor, sigma: float, mu: Tensor) -> Tensor:
-    """The denoiser that the golden trajectories were recorded with."""
-    variance = 1 + sigma**2
-    return (x + sigma**2 * mu) / variance + 0.2 * sigma / variance * torch.sin(2 * x)
-
-
-def walk(
-    name: str, x: Tensor, sigmas: tuple[float, ...], noise: NoiseSource, denoise, *, levels=None
-):
-    """Run a sampler to its end; gives what it asked, what it was told, and the final latents."""
-    run = SAMPLERS[name].run(x, sigmas, noise, levels or sdxl_table())
-    asked, told = [], []
-    try:
-        ask = next(run)
-        while True:
-            asked.append(ask)
-            told.append(denoise(ask.x, ask.sigma))
-            ask = run.send(told[-1])
-    except StopIteration as end:
-        return asked, told, end.value
-
-
-def noise_of(case, shape) -> NoiseSource:
-    generator = seeded_generator(case["seed"])
-    draw_noise(generator, shape)
-    return {
-        "none": silent,
-        "independent": independent_noise(generator, shape),
-        "brownian": brownian_noise(case["seed"], shape, tuple(case["brownian_interval"])),
-    }[SAMPLERS[case["sampler"]].noise]
-
-
 @pytest.mark.parametrize("key", CASES)
 def test_trajectory_golden(key):
     case = CASES[key]
     name, tolerance = case["sampler"], TOLERANCES.get(case["sampler"], 1e-5)
-    levels = model_sampling(case["scheduler"]).levels
-    sigmas, mu = tuple(case["sigmas"]), torch.tensor(ARRAYS["mu"])
-    shape = tuple(mu.shape)
-    latents = torch.tensor(ARRAYS["latent"]) if case["latent"] else torch.zeros(shape)
-    noise = draw_noise(seeded_generator(case["seed"]), shape)
-    x = initial_latents(noise, latents, sigmas[0], levels)
-    asked, told, final = walk(
-        name,
-        x,
-        sigmas,
-        noise_of(case, shape),
-        lambda x, sigma: analytic(x, sigma, mu),
-        levels=levels,
-    )
+    asked, told, final = walk_case(case, ARRAYS)
     assert [ask.sigma for ask in asked] == pytest.approx(case["eval_sigmas"], rel=tolerance)
     assert [ask.step for ask in asked if ask.step is not None] == [*range(case["n_callbacks"])]
     for part, values in reported(name, asked, told, final).items():
