@@ -236,7 +236,8 @@ def starting_point(settings: Settings, library: "Library") -> dict[str, Any]:
     if settings.preset not in presets:
         names = ", ".join(presets)
         raise InvalidRequest("preset", f"expected one of {names}, got {settings.preset!r}")
-    return presets[settings.preset].starting_point(catalog)
+    preset = presets[settings.preset]
+    return preset.for_own_model(catalog) if settings.model else preset.starting_point(catalog)
 
 
 def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":

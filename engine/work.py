@@ -65,13 +65,12 @@ class Work:
 
     def progress(self, index: int, preview: bytes | None) -> Progress:
         """Say how far a running image is."""
-        steps = self.plan.sampling.num_inference_steps
-        shares = [min(1.0, image.calls / steps) for image in self.running.values()]
+        shares = [min(1.0, image.step / max(1, image.steps)) for image in self.running.values()]
         return Progress(
             stage="sampling",
             image=index,
-            step=self.running[index].calls,
-            steps=steps,
+            step=self.running[index].step,
+            steps=self.running[index].steps,
             fraction=(self.over + sum(shares)) / len(self.plan.images),
             preview=preview,
         )
