@@ -160,6 +160,8 @@ def our_scenes(patcher: WeightPatcher, first: Path, second: Path) -> Scenes:
     yield "another LoRA", lambda: patcher.use([Patch(second, 0.5)])
     yield "an earlier one", lambda: patcher.use([Patch(first, 1.0)])
     yield "none", lambda: patcher.use([])
+    yield "one again", lambda: patcher.use([Patch(first, 0.7)])
+    yield "none again", lambda: patcher.use([])
 
 
 def their_scenes(pipeline: Any, first: Path, second: Path) -> Scenes:
@@ -187,6 +189,8 @@ def their_scenes(pipeline: Any, first: Path, second: Path) -> Scenes:
     yield "another LoRA", lambda: exchange(second, 0.5)
     yield "an earlier one", lambda: exchange(first, 1.0)
     yield "none", drop
+    yield "one again", lambda: load(first, 0.7)
+    yield "none again", drop
 
 
 def seconds(action: Callable[[], object]) -> float:

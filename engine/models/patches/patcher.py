@@ -22,7 +22,7 @@ from engine.models.patches.recent import Recent
 from engine.models.tensors import read_metadata, read_tensors
 
 CACHE_BYTES = 2**30
-"""Room for files read, and as much for sets merged; a set that touches all of SDXL is larger and is merged anew each time."""
+"""Room for each of: files read, sets merged, pristine copies that are not needed now. What touches all of SDXL is larger (4.4 GB)."""
 Identity = tuple[str, int, int]
 """A file as it is now: path, bytes, time of its last change."""
 Recipe = tuple[tuple[Identity, float], ...]
@@ -69,7 +69,8 @@ class WeightPatcher:
         Args:
             networks: By ``unet``, ``text_encoder`` and ``text_encoder_2``, as far as there are any.
             compat: ``fooocus`` reads files as Fooocus does: PEFT's names and DoRA count as unknown, LoKr in Tucker's form is left out.
-            cache_bytes: Room for files read, and as much for merged weights of earlier sets.
+            cache_bytes: Room for each of: files read, merged weights of earlier sets, pristine copies of weights that are
+                pristine now. What is larger is read, merged or copied anew each time.
             keep_on: Where pristine copies and merged weights lie; None is the CPU. On a large GPU, its own memory makes
                 a change much faster.
             allow_pickle: Whether any pickled file may be read.
@@ -88,6 +89,8 @@ class WeightPatcher:
         self._known_sha256 = known_sha256
         self._files: Recent[PatchFile] = Recent(cache_bytes)
         self._merged: Recent[dict[Spot, Tensor]] = Recent(cache_bytes)
+        self._idle: Recent[Tensor] = Recent(cache_bytes)
+        """Pristine copies of weights that are pristine now."""
         self._pristine: dict[Spot, Tensor] = {}
         """The weights that are changed now, as they were."""
         self._recipes: dict[Spot, Recipe] = {}
@@ -105,8 +108,8 @@ class WeightPatcher:
 
     @property
     def kept_bytes(self) -> int:
-        """Memory that files read and sets merged before take now."""
-        return self._files.used + self._merged.used
+        """Memory that is taken now to be faster next time, and could be given back."""
+        return self._files.used + self._merged.used + self._idle.used
 
     def check(self, path: Path) -> FileReport:
         """Say how a file fits the networks, without using it.
@@ -200,12 +203,14 @@ class WeightPatcher:
         weight = self._weights[spot]
         if spot in self._pristine:
             return self._pristine[spot]
-        self._pristine[spot] = self._copy(weight)
+        idle = self._idle.take(spot)
+        self._pristine[spot] = self._copy(weight) if idle is None else idle
         return weight
 
     def _restore(self, spot: Spot) -> None:
         self._weights[spot].copy_(self._pristine[spot])
-        del self._pristine[spot]
+        copy = self._pristine.pop(spot)
+        self._idle.keep(spot, copy, copy.nbytes)
 
     def _restore_all(self) -> None:
         for spot in list(self._pristine):

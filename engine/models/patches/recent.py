@@ -33,3 +33,9 @@ class Recent(Generic[V]):
             self.used -= freed
         self._items[key] = (value, size)
         self.used += size
+
+    def take(self, key: Hashable) -> V | None:
+        """Find a value and keep it no longer."""
+        value, size = self._items.pop(key, (None, 0))
+        self.used -= size
+        return value
