@@ -121,13 +121,9 @@ class Archive:
         ]
 
     def _images(self, rows: Sequence[Row]) -> list[ImageView]:
-        plans: dict[str, Plan | None] = {}
-        for row in rows:
-            if row.job_id not in plans:
-                plans[row.job_id] = read_plan(row.plan)
-        return [self._image(row, plans[row.job_id]) for row in rows]
+        return [self._image(row) for row in rows]
 
-    def _image(self, row: Row, plan: Plan | None) -> ImageView:
+    def _image(self, row: Row) -> ImageView:
         return ImageView(
             id=row.id,
             job_id=row.job_id,
@@ -138,7 +134,7 @@ class Archive:
             content_type=row.content_type,
             created_at=datetime.fromtimestamp(row.created_at, UTC),
             prompt=row.prompt,
-            plan=only_image(plan, row.place) if plan and row.place < len(plan.images) else None,
+            plan=_plan_of_image(row),
         )
 
 
@@ -150,9 +146,16 @@ def read_plan(text: str) -> Plan | None:
         return None
 
 
+def _plan_of_image(row: Row) -> Plan | None:
+    if row.plan is not None:
+        return read_plan(row.plan)
+    plan = read_plan(row.job_plan)
+    return only_image(plan, row.place) if plan and row.place < len(plan.images) else None
+
+
 def _pictures() -> sa.Select[Any]:
     return (
-        sa.select(images, jobs.c.prompt, jobs.c.plan)
+        sa.select(images, jobs.c.prompt, jobs.c.plan.label("job_plan"))
         .join(jobs, jobs.c.id == images.c.job_id)
         .where(images.c.deleted_at.is_(None))
     )
@@ -165,6 +168,7 @@ def _image_ready(row: Row) -> ImageReady:
         size=Size(row.width, row.height),
         content_type=row.content_type,
         data=b"",
+        plan=row.plan,
     )
 
 

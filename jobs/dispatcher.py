@@ -106,11 +106,9 @@ class Dispatcher:
             StorageFailed: the database cannot be read or written.
         """
         self._life = self._store.begin_life()
+        self._settle_claims()
         for row in self._store.unfinished():
             live = self._live[row.id] = revive(row, self._archive.story(row.id), self._life)
-            if row.state == "running":
-                for name in self._outputs.orphans(live.id, self._store.paths(live.id)):
-                    self._outputs.remove(name)
             if read_plan(live.plan) is None:
                 self._end(
                     live,
@@ -291,7 +289,7 @@ class Dispatcher:
         if event.index in live.settled or live.doom is not None:
             return
         try:
-            name = self._outputs.save(live.id, event.index, event.content_type, event.data)
+            name = self._outputs.save(live.id, event.content_type, event.data)
         except OSError as error:
             self._doom(live, f"the picture could not be saved: {error.strerror}")
             return
@@ -300,11 +298,29 @@ class Dispatcher:
         try:
             self._store.add_image(live.id, image, entry)
         except StorageFailed as error:
-            self._outputs.remove(name)
             self._doom(live, f"the picture could not be saved: {error}")
+            self._settle(live.id, name, is_recorded=False)
             return
+        self._settle(live.id, name, is_recorded=True)
         live.settled.add(event.index)
         live.story.add(entry.event, entry.path)
+
+    def _settle_claims(self) -> None:
+        """Decide about the pictures that an earlier life wrote but may not have recorded."""
+        for job_id, name in list(self._outputs.claims()):
+            if self._store.is_known(job_id):
+                recorded = self._store.paths(job_id)
+                self._settle(job_id, name, is_recorded=name in recorded)
+
+    def _settle(self, job_id: str, name: str, *, is_recorded: bool) -> None:
+        """Drop the claim on a picture, and one that is not recorded with it; what fails waits for the next life."""
+        try:
+            if is_recorded:
+                self._outputs.confirm(job_id, name)
+            else:
+                self._outputs.withdraw(job_id, name)
+        except OSError as error:
+            log.warning("job %s: %s: %s", job_id, name, error.strerror)
 
     def _note_skipped(self, live: Live, event: ImageSkipped) -> None:
         if event.index in live.settled:

@@ -1,23 +1,29 @@
 """Whole files only: what a job reads and what it made, on disk.
 
-A file appears under its name when all of it is on the disk, or not at all. Knows nothing of the database.
+A file appears under its name when all of it is on the disk, or not at all. Knows nothing of the database, and removes
+nothing from the output folder that it did not write: other programs may keep their pictures there too.
 """
 
 import contextlib
 import hashlib
 import os
+import random
+import re
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
+from engine.records.file_names import file_name
 from jobs.errors import DataDirInUse
 
 PART = ".part"
 """Ending of a file that is being written."""
-ENDINGS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
+ENDINGS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+CLAIM = re.compile(rf"\.(?P<name>[^.]+\.[^.]+)\.(?P<job_id>[^.]+){re.escape(PART)}")
+"""Name of the file that says which job wrote a picture that is not recorded yet."""
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -26,25 +32,14 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written; nothing is left behind.
     """
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sync_folder(path.parent.parent)
+    _make_folder(path.parent)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
     try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_new(part, data)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
     _sync_folder(path.parent)
-
-
-def sweep_parts(folder: Path) -> None:
-    """Remove what an earlier life left half written in `folder` and the folders right below it."""
-    for part in (*folder.glob(f".*{PART}"), *folder.glob(f"*/.*{PART}")):
-        part.unlink(missing_ok=True)
 
 
 class InputFolder:
@@ -69,7 +64,6 @@ class InputFolder:
 
     def sweep(self, used: Iterable[str]) -> None:
         """Remove what no job refers to; nobody may be submitting meanwhile."""
-        sweep_parts(self._folder)
         keep = set(used)
         for path in self._folder.glob("*"):
             if path.name not in keep:
@@ -77,42 +71,94 @@ class InputFolder:
 
 
 class OutputFolder:
-    """The pictures, a folder a day."""
+    """The pictures, a folder a day, called as Fooocus calls them.
 
-    def __init__(self, folder: Path) -> None:
+    A picture goes through three states, so that a server that dies at any moment leaves nothing that its next life cannot
+    tell apart: written under a hidden name that says for which job (the claim); there under its own name as well, which
+    `save` takes without ever replacing a file; recorded in the database, after which `confirm` drops the claim. A claim
+    whose picture is not recorded leads `withdraw` to it.
+    """
+
+    def __init__(self, folder: Path, rng: random.Random | None = None) -> None:
         self._folder = folder
+        self._rng = rng or random.Random()
 
-    def save(self, job_id: str, index: int, content_type: str, data: bytes) -> str:
-        """Write a picture under a new name, such as ``2026-11-21/2026-11-21_14-05-09_0001_3f2a9c1e.png``.
+    def save(self, job_id: str, content_type: str, data: bytes) -> str:
+        """Write a picture under a new name, such as ``2026-11-21/2026-11-21_02-26-30_4898.png``, and claim it for a job.
 
-        The name ends in the first letters of the job's id, so that `orphans` can tell whose it is. Returns the path
-        below the folder.
+        Returns the path below the folder.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; nothing is left behind.
         """
-        now = time.localtime()
-        day, second = time.strftime("%Y-%m-%d", now), time.strftime("%Y-%m-%d_%H-%M-%S", now)
-        number = index + 1
-        while (path := self._folder / day / _name(second, number, job_id, content_type)).exists():
-            number += 1000
-        write_whole(path, data)
-        return path.relative_to(self._folder).as_posix()
+        while True:
+            ending = ENDINGS.get(content_type, "bin")
+            name = file_name(time.localtime(), self._rng, ending)
+            if not os.path.lexists(self.path(name)) and self._save_as(name, job_id, data):
+                return name
+
+    def confirm(self, job_id: str, name: str) -> None:
+        """Drop the claim on a picture: the database knows it now.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        self._claim(job_id, name).unlink(missing_ok=True)
+
+    def withdraw(self, job_id: str, name: str) -> None:
+        """Remove a picture that is claimed but not recorded, and its claim; a file of somebody else's stays.
+
+        Raises:
+            OSError: one of them cannot be removed.
+        """
+        path, claim = self.path(name), self._claim(job_id, name)
+        if path.is_file() and _is_beginning(path, claim):
+            path.unlink()
+        claim.unlink(missing_ok=True)
+        _remove_if_empty(claim.parent)
+
+    def claims(self) -> Iterator[tuple[str, str]]:
+        """Find the claims that a killed server left, as job id and path of the picture below the folder."""
+        for path in self._folder.glob(f"*/.*{PART}"):
+            if claim := CLAIM.fullmatch(path.name):
+                yield claim["job_id"], f"{path.parent.name}/{claim['name']}"
 
     def path(self, name: str) -> Path:
         """Say where a picture is that `save` wrote."""
         return self._folder / name
 
     def remove(self, name: str) -> None:
-        """Remove a picture, and its day's folder with the last one."""
+        """Remove a picture, and its day's folder with the last one.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
         path = self._folder / name
         path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()
+        _remove_if_empty(path.parent)
 
-    def orphans(self, job_id: str, known: Iterable[str]) -> list[str]:
-        """List the pictures of a job that were written, but not recorded before the server died."""
-        keep = set(known)
-        found = self._folder.glob(f"*/*_{job_id[:8]}.*")
-        names = (path.relative_to(self._folder).as_posix() for path in found)
-        return [name for name in names if name not in keep]
+    def _claim(self, job_id: str, name: str) -> Path:
+        path = self.path(name)
+        return path.with_name(f".{path.name}.{job_id}{PART}")
+
+    def _save_as(self, name: str, job_id: str, data: bytes) -> bool:
+        """Claim a name and write the picture there; False when somebody took the name meanwhile."""
+        path, claim = self.path(name), self._claim(job_id, name)
+        _make_folder(path.parent)
+        try:
+            _write_new(claim, data)
+            _sync_folder(
+                path.parent
+            )  # never the picture without its claim, not even after a power cut
+            is_ours = _publish(claim, path, data)
+            _sync_folder(path.parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.withdraw(job_id, name)
+            raise
+        if not is_ours:
+            claim.unlink()
+        return is_ours
 
 
 def lock_folder(folder: Path) -> IO[str]:
@@ -136,8 +182,50 @@ def lock_folder(folder: Path) -> IO[str]:
     return file
 
 
-def _name(second: str, number: int, job_id: str, content_type: str) -> str:
-    return f"{second}_{number:04d}_{job_id[:8]}{ENDINGS.get(content_type, '.bin')}"
+def _make_folder(folder: Path) -> None:
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not be there yet, and wait until it is on the disk."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _publish(claim: Path, path: Path, data: bytes) -> bool:
+    """Let a claimed picture appear under its own name; False when that name is taken."""
+    try:
+        path.hardlink_to(claim)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links, such as exFAT
+        return _copy(path, data)
+    return True
+
+
+def _copy(path: Path, data: bytes) -> bool:
+    try:
+        _write_new(path, data)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _is_beginning(path: Path, claim: Path) -> bool:
+    """Whether a file holds what its claim does, or, where it had to be copied and that was cut short, the first part."""
+    try:
+        return claim.read_bytes().startswith(path.read_bytes())
+    except FileNotFoundError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ from jobs.archive import Archive
 from jobs.database import Database
 from jobs.dispatcher import Dispatcher
 from jobs.errors import JobNotFound, ShuttingDown, StorageFailed
-from jobs.files import InputFolder, OutputFolder, lock_folder, sweep_parts
+from jobs.files import InputFolder, OutputFolder, lock_folder
 from jobs.protocol import Worker
 from jobs.store import NewJob, Store
 from jobs.story import Entry, Story
@@ -70,7 +70,6 @@ class Jobs:
         """
         self._lock = lock_folder(self._settings.data_dir)
         self._database.upgrade()
-        sweep_parts(self._settings.output_dir)
         self._inputs.sweep(self._store.used_inputs())
         self._ask(self._dispatcher.recover)
 

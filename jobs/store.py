@@ -119,6 +119,7 @@ class Store:
                     width=event.size.width,
                     height=event.size.height,
                     content_type=event.content_type,
+                    plan=event.plan,
                     created_at=time.time(),
                 )
             )
@@ -157,6 +158,12 @@ class Store:
         query = sa.select(jobs).where(jobs.c.state.in_(UNFINISHED)).order_by(jobs.c.number)
         with self._database.transaction() as connection:
             return list(connection.execute(query))
+
+    def is_known(self, job_id: str) -> bool:
+        """Whether a job was ever submitted here."""
+        query = sa.select(jobs.c.number).where(jobs.c.id == job_id)
+        with self._database.transaction() as connection:
+            return connection.scalar(query) is not None
 
     def paths(self, job_id: str) -> list[str]:
         """List the paths of all images of a job, also of deleted ones."""

@@ -51,12 +51,14 @@ images = Table(
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("content_type", String(40), nullable=False),
+    Column("plan", Text),
     Column("created_at", Float(53), nullable=False),
     Column("deleted_at", Float(53), index=True),
     UniqueConstraint("job_id", "place", name="uq_images_job_id_place"),
     sqlite_autoincrement=True,
 )
-"""`place` is the image's index in the plan; `path` is below the output folder."""
+"""`place` is the image's index in the job's plan; `path` is below the output folder; `plan` is the image's own as it was
+painted, null where that is the job's."""
 
 events = Table(
     "events",

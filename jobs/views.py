@@ -51,7 +51,7 @@ class ImageView:
     """In UTC."""
     prompt: str
     plan: Plan | None = field(repr=False)
-    """The plan of this picture alone; None when a version wrote it whose plans this one cannot read."""
+    """The plan of this picture alone, as it was painted; None when a version wrote it whose plans this one cannot read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

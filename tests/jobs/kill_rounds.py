@@ -4,7 +4,8 @@
     python -m tests.jobs.kill_rounds --snapshots 50
 
 Each round submits jobs, kills the worker once and the server once (SIGKILL), lets a last server finish, and audits what
-is on disk. Snapshots stop the server for a moment, as a power cut would for good, and audit a copy of its folders.
+is on disk. Snapshots stop the server for a moment, as a power cut would for good, and audit a copy of its folders. The
+output folder holds files of other programs as well, which nobody may touch.
 """
 
 import argparse
@@ -20,9 +21,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from jobs import EngineSpec, Jobs, JobSettings, ProcessWorker
+from jobs.protocol import Worker
 from tests.jobs.scripted_engine import picture, toy_plan
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +34,14 @@ SPEC = EngineSpec(
 )
 IMAGES, STEPS, SIZE = 2, 6, 30_000
 ENDS = {"Finished", "Failed", "Stopped"}
+FOREIGN = (
+    "holiday.png",
+    ".2026-01-02_03-04-05_1000.png.part",
+    "2026-01-02/2026-01-02_03-04-05_1000.png",
+    "2026-01-02/.2026-01-02_03-04-05_1001.png.0b7e1cbe-0000-4000-8000-000000000000.part",
+    "2026-01-02/log.html",
+)
+"""Files in the output folder that are not ours."""
 
 
 class KnownWorker(ProcessWorker):
@@ -45,10 +56,10 @@ class KnownWorker(ProcessWorker):
         self._file.write_text(str(self.pid), encoding="utf-8")
 
 
-def serve(folder: Path, count: int) -> None:
+def serve(folder: Path, count: int, worker: Callable[[], Worker]) -> None:
     """Be a server: submit what is missing of `count` jobs, note each id that was returned, stay until all are over."""
     settings = JobSettings(data_dir=folder / "data", output_dir=folder / "outputs", backoff_s=0.1)
-    jobs = Jobs(settings, lambda: KnownWorker(folder))
+    jobs = Jobs(settings, worker)
     jobs.start()
     for _ in range(count - len(acknowledged(folder))):
         job_id = jobs.submit(
@@ -67,9 +78,18 @@ def acknowledged(folder: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split() if path.exists() else []
 
 
+def add_foreign(folder: Path) -> None:
+    """Put files of other programs into the output folder."""
+    for name in FOREIGN:
+        path = folder / "outputs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name, encoding="utf-8")
+
+
 def kill_round(folder: Path, count: int, luck: random.Random) -> Counter[str]:
     """Kill a worker and a server, each at a random moment, finish, audit."""
     found: Counter[str] = Counter()
+    add_foreign(folder)
     server = _server(folder, count)
     for target in luck.sample(["worker", "server"], 2):
         time.sleep(luck.uniform(0.8, 3.0))
@@ -89,6 +109,7 @@ def kill_round(folder: Path, count: int, luck: random.Random) -> Counter[str]:
 def snapshot_round(folder: Path, count: int, luck: random.Random) -> Counter[str]:
     """Copy a working server's folders at random instants and audit the copies."""
     found: Counter[str] = Counter()
+    add_foreign(folder / "live")
     server = _server(folder / "live", 40)
     for number in range(count):
         time.sleep(luck.uniform(0.05, 0.4))
@@ -101,6 +122,7 @@ def snapshot_round(folder: Path, count: int, luck: random.Random) -> Counter[str
         shutil.rmtree(copy)
         if server.poll() is not None:
             shutil.rmtree(folder / "live")
+            add_foreign(folder / "live")
             server = _server(folder / "live", 40)
     _kill(server.pid)
     server.wait()
@@ -111,6 +133,8 @@ def audit(folder: Path, *, finished: bool) -> Counter[str]:
     """Count what is wrong in a server's folders; with `finished`, every job has to be."""
     known = acknowledged(folder)
     found = Counter({"jobs": len(known)})
+    foreign = [folder / "outputs" / name for name in FOREIGN]
+    found["foreign"] += sum(not path.exists() for path in foreign)
     database = folder / "data" / "pochade.sqlite"
     if not database.exists():
         found["lost"] += len(known)
@@ -136,8 +160,10 @@ def audit(folder: Path, *, finished: bool) -> Counter[str]:
         for item in inputs
         for digest in item.values()
     )
-    files = [path for path in (folder / "outputs").rglob("*.png") if not path.name.startswith(".")]
-    found["torn"] += sum(len(path.read_bytes()) != SIZE for path in files)
+    files = {path for path in (folder / "outputs").rglob("*") if path.is_file()} - set(foreign)
+    found["torn"] += sum(
+        path.stat().st_size != SIZE for path in files if not path.name.startswith(".")
+    )
     if finished:
         found["lost"] += sum(state != "finished" for state in states.values())
         found["lost"] += len(states) * IMAGES - len(images)
@@ -199,10 +225,10 @@ def main() -> None:
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        serve(given.serve, given.jobs)
+        serve(given.serve, given.jobs, lambda: KnownWorker(given.serve))
         return
     luck = random.Random(given.seed)
-    total: Counter[str] = Counter(dict.fromkeys(("lost", "twice", "torn"), 0))
+    total: Counter[str] = Counter(dict.fromkeys(("lost", "twice", "torn", "foreign"), 0))
     with tempfile.TemporaryDirectory() as folder:
         for number in range(given.rounds):
             total.update(kill_round(Path(folder) / str(number), given.jobs, luck))

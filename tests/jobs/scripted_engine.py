@@ -7,6 +7,8 @@ A prompt is words; these mean something, all others are just words:
     once=FILE    `ends` holds only as long as FILE does not exist; it is created then
     admit=WAY    what taking it in does: fail, raise
     bytes=N      size of each picture
+    fetches=FILE what its first step fetches instead of painting
+    adds=WORD    what it adds to the prompt of each picture while it paints
 """
 
 import os
@@ -33,7 +35,9 @@ from engine import (
     Stopped,
     TextRequest,
     plan,
+    plan_to_json,
 )
+from engine.plan import only_image, with_expansion
 
 CATALOG = Catalog([Checkpoint(name="toy", path=Path("toy"))])
 
@@ -58,7 +62,7 @@ class Script:
     """One job on its way."""
 
     plan: Plan
-    words: Mapping[str, str]
+    words: dict[str, str]
     image: int = 0
     step: int = 0
     skipped: set[int] = field(default_factory=set)
@@ -162,6 +166,8 @@ class ScriptedEngine:
         return [(job_id, Stopped()) for job_id in gone]
 
     def _advance(self, job_id: str, script: Script) -> list[Event]:
+        if (file := script.words.pop("fetches", None)) is not None:
+            return [Progress(stage="fetching", file=file, step=3, steps=7)]
         script.step += 1
         if script.image in script.skipped:
             return self._next_image(job_id, script, ImageSkipped(script.image))
@@ -216,4 +222,13 @@ def _ready(job_id: str, script: Script) -> ImageReady:
         size=script.plan.size,
         content_type="image/png",
         data=picture(job_id, script.image, int(script.words.get("bytes", 200))),
+        plan=_painted(script),
     )
+
+
+def _painted(script: Script) -> str | None:
+    words = script.words.get("adds")
+    if words is None:
+        return None
+    grown = with_expansion(script.plan, script.image, words)
+    return plan_to_json(only_image(grown, script.image))

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from engine import Failed, Finished, ImageSkipped, Queued, Started, Stopped
+from engine import Failed, Finished, ImageSkipped, Queued, Started, Stopped, plan_to_json
 from jobs import StorageFailed, tables
 from jobs.database import Database
 from jobs.record import event_from_json, event_to_json
@@ -32,6 +32,35 @@ def test_migrations_lead_from_nothing_to_the_tables(database):
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_pictures_of_an_older_version_stay_as_they_were(studio):
+    studio.data_dir.mkdir()
+    old = "2026-01-02/2026-01-02_03-04-05_0001_3f2a9c1e.jpg"
+    path = studio.output_dir / old
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"a picture")
+    database = Database(f"sqlite:///{studio.data_dir / 'pochade.sqlite'}")
+    database.upgrade("0001")
+    plan = plan_to_json(toy_plan("a cat"))
+    with database.transaction() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO jobs (id, owner, state, plan, inputs, prompt, search_text, attempt, alone, cancelled,"
+                " created_at) VALUES ('3f2a9c1e', 'local', 'finished', :plan, '{}', 'a cat', 'a cat', 1, 0, 0, 1.0)"
+            ),
+            {"plan": plan},
+        )
+        connection.execute(
+            sa.text(
+                "INSERT INTO images (id, job_id, place, path, seed, width, height, content_type, created_at)"
+                " VALUES ('i', '3f2a9c1e', 0, :path, 7, 64, 64, 'image/jpeg', 1.0)"
+            ),
+            {"path": old},
+        )
+    database.close()
+    (image,) = studio.open().history(owner="local")
+    assert (image.path.read_bytes(), image.plan) == (b"a picture", toy_plan("a cat"))
 
 
 def test_an_interrupted_migration_leaves_nothing_behind(database):

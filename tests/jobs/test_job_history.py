@@ -1,7 +1,11 @@
 """Pictures are found again, hidden, brought back, and gone for good after a while."""
 
+import asyncio
+
 import pytest
 
+from engine import ImageReady, plan_from_json
+from engine.plan import with_expansion
 from jobs import ImageNotFound
 from tests.jobs.scripted_engine import toy_plan
 
@@ -46,6 +50,30 @@ def test_a_picture_knows_the_plan_of_itself_alone(jobs):
     assert (image.index, image.seed) == (2, 42)
     assert image.plan == toy_plan("a cat", seed=42)
     assert jobs.image(image.id, owner="local") == image
+
+
+def test_a_picture_knows_its_plan_as_it_was_painted(studio):
+    jobs = studio.open()
+    images = paint(jobs, "a cat adds=finely", images=2, seed=40)
+    given = toy_plan("a cat adds=finely", seed=41)
+    assert images[1].plan == with_expansion(given, 0, "finely") != given
+    jobs.close()
+    jobs = studio.open()
+    assert jobs.history(owner="local") == list(images[::-1])
+    assert jobs.job(images[0].job_id, owner="local").plan == toy_plan(
+        "a cat adds=finely", images=2, seed=40
+    )
+
+
+def test_a_story_tells_the_plan_as_it_was_painted_also_later(studio):
+    jobs = studio.open()
+    (image,) = paint(jobs, "a cat adds=finely")
+
+    async def read():
+        return [event async for _, event in jobs.events(image.job_id, owner="local")]
+
+    (ready,) = [event for event in asyncio.run(read()) if isinstance(event, ImageReady)]
+    assert plan_from_json(ready.plan) == image.plan
 
 
 def test_pictures_of_others_are_not_there(jobs):

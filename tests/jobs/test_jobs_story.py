@@ -24,6 +24,19 @@ def test_only_the_latest_progress_of_each_image_is_told():
     assert story.previews == {0: b"0 2", 1: b"1 2"}
 
 
+def test_a_download_gives_way_to_what_comes_after_it():
+    story = Story()
+    story.add(Started())
+    for done in (1, 2):
+        story.show(Progress(stage="fetching", file="big.safetensors", step=done, steps=7))
+    assert events(story) == [
+        Started(),
+        Progress(stage="fetching", file="big.safetensors", step=2, steps=7),
+    ]
+    story.show(progress(0, 1))
+    assert events(story) == [Started(), progress(0, 1)]
+
+
 def test_a_position_is_told_once_and_forgotten_when_the_job_starts():
     story = Story()
     story.add(Queued(2))

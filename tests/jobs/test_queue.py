@@ -66,14 +66,22 @@ def test_a_job_is_painted_recorded_and_told(studio):
     assert kinds == [Queued, Started, ImageReady, ImageReady, Finished]
 
 
-def test_files_are_named_by_day_and_second(studio):
-    jobs = studio.open()
-    view = jobs.wait(jobs.submit(toy_plan()), SOON_S)
-    path = view.images[0].path
-    day, second, number, job = path.stem.split("_")
-    assert path.parent.name == day
-    assert len(second) == 8
-    assert (number, job, path.suffix) == ("0001", view.id[:8], ".png")
+def test_a_download_is_told_to_those_who_watch(studio):
+    jobs = studio.open(gated=True)
+    job_id = jobs.submit(toy_plan("fetches=big.safetensors"))
+    studio.gate.release()
+    until(lambda: jobs.job(job_id, owner="local").progress)
+    progress = jobs.job(job_id, owner="local").progress
+    assert (progress.stage, progress.file) == ("fetching", "big.safetensors")
+    assert (progress.step, progress.steps) == (3, 7)
+
+    async def first_three():
+        events = jobs.events(job_id, owner="local")
+        return [(await anext(events))[1] for _ in range(3)]
+
+    assert asyncio.run(first_three())[2] == progress
+    studio.gate.release(1000)
+    assert jobs.wait(job_id, SOON_S).state == "finished"
 
 
 def test_a_failure_of_the_engine_is_the_jobs_own(studio):
@@ -416,19 +424,28 @@ def test_what_a_killed_server_left_running_is_taken_up(studio, cancelled):
     jobs = studio.open(gated=True, drain_s=0.1)
     job_id = jobs.submit(toy_plan())
     jobs.close()
-    orphan = studio.output_dir / "2020-01-01" / f"2020-01-01_00-00-00_0001_{job_id[:8]}.png"
-    foreign = orphan.with_name("holiday.png")
-    orphan.parent.mkdir(parents=True)
-    for path in (orphan, foreign):
+    day = studio.output_dir / "2020-01-01"
+    orphan = day / "2020-01-01_00-00-00_1234.png"
+    claim, torn = (
+        day / f".2020-01-01_00-00-00_{number}.png.{job_id}.part" for number in (1234, 5678)
+    )
+    foreign = [
+        day / "holiday.png",
+        day / "2020-01-01_00-00-00_4321.png",
+        day / "2020-01-01_00-00-00_5678.png",
+        day / ".2020-01-01_00-00-00_4321.png.somebody-else.part",
+    ]
+    day.mkdir(parents=True)
+    for path in (orphan, claim, *foreign):
         path.write_bytes(b"whole, but in no row")
+    torn.write_bytes(b"whol")
     with contextlib.closing(sqlite3.connect(studio.data_dir / "pochade.sqlite")) as connection:
         assert connection.execute("SELECT count(*) FROM lives").fetchone() == (1,)
         connection.execute("UPDATE jobs SET state = 'running', cancelled = ?", (cancelled,))
         connection.commit()
     view = studio.open().wait(job_id, SOON_S)
     assert view.state == ("stopped" if cancelled else "finished")
-    assert not orphan.exists()
-    assert foreign.exists()
+    assert sorted(day.iterdir()) == sorted(foreign)
 
 
 def test_jobs_of_a_dead_worker_run_again_one_at_a_time(studio):
