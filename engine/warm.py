@@ -261,9 +261,9 @@ class Palette:
 
 def _require_fit(model: WarmModel, refiner: WarmRefiner) -> None:
     """Refuse a refiner that attends to text of another width than the base model's encoders give."""
-    if refiner.loaded.family != "sdxl":
-        return
-    widths = [each.loaded.unet.config.cross_attention_dim for each in (model, refiner)]
-    if widths[0] != widths[1]:
-        problem = f"expected text of width {widths[0]}, as {model.name} gives, got {widths[1]}"
+    first, second = model.encoder.widths
+    given = {"sdxl": first + second, "sdxl-refiner": second, "sd15": first}[refiner.loaded.family]
+    wanted = refiner.loaded.unet.config.cross_attention_dim
+    if given != wanted:
+        problem = f"expected to read text of width {given}, as {model.name} gives, got {wanted}"
         raise InvalidRequest("refiner_model", f"{refiner.name}: {problem}")

@@ -56,6 +56,11 @@ class PromptEncoder:
         self._embedding_files = EmbeddingFiles(find_embedding, self._encoders.widths)
         self._known: OrderedDict[tuple[object, ...], list[TextConditioning]] = OrderedDict()
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Numbers in a token's vector, for each text encoder."""
+        return self._encoders.widths
+
     def forget(self) -> None:
         """Drop what is remembered: the encoders' weights are others now."""
         self._known.clear()

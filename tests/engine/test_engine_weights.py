@@ -1,6 +1,7 @@
 """The engine paints each job with its own weights: LoRAs, VAE, refiner, embeddings, and files that are fetched first."""
 
 import io
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -207,6 +208,29 @@ def test_a_refiner_wears_the_loras_too(engine: Engine) -> None:
     assert refiner.patcher.key
     assert not np.array_equal(with_lora, refined())
     assert not refiner.patcher.key
+
+
+def test_a_refiner_of_another_width_is_refused_by_its_field(
+    engine: Engine, models_dir: Path
+) -> None:
+    from diffusers import UNet2DConditionModel
+
+    folder = models_dir / "checkpoints" / "other" / "unet"
+    config = UNet2DConditionModel.load_config(folder)
+    wide = models_dir / "checkpoints" / "wide"
+    if not wide.exists():
+        shutil.copytree(folder.parent, wide)
+        UNet2DConditionModel.from_config({**config, "cross_attention_dim": 96}).save_pretrained(
+            wide / "unet"
+        )
+    engine._palette.catalog = read_catalog(models_dir, "tiny")
+    end = run(engine, {"a": ask(engine, refiner_model="wide")})["a"][-1]
+    assert isinstance(end, Failed)
+    assert end.field == "refiner_model"
+    assert end.message == (
+        "refiner_model: wide: expected to read text of width 80, as tiny gives, got 96"
+    )
+    assert isinstance(run(engine, {"a": ask(engine)})["a"][-1], Finished)
 
 
 def test_an_embedding_is_more_than_its_name(engine: Engine) -> None:
