@@ -4,9 +4,9 @@ Labels, help, ranges and choices come from the request model; this file only cho
 of what a field means.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 import gradio as gr
@@ -15,9 +15,11 @@ from pydantic import BaseModel
 
 from engine import InvalidRequest, TextRequest
 from engine.requests import bounds, choices, knob
+from ui.notations import NOTATIONS, good_rows
+from ui.theme import island
 
 R = TypeVar("R", bound=TextRequest)
-Part = gr.Textbox | gr.Radio | gr.Dropdown | gr.Checkbox | gr.Slider
+Part = gr.Textbox | gr.Radio | gr.Dropdown | gr.Checkbox | gr.Slider | gr.HTML
 """A component that can stand for a field."""
 
 FEW = 3
@@ -26,10 +28,15 @@ FEW = 3
 
 @dataclass(frozen=True)
 class Form(Generic[R]):
-    """The components of one request; a field of the nested part is named ``advanced.sampler``."""
+    """The components of one request; a field of the nested part is named ``advanced.sampler``.
+
+    A nested part that may be none has a switch of its own name, such as ``advanced.freeu`` beside ``advanced.freeu.b1``.
+    """
 
     model: type[R]
     fields: Mapping[str, Part]
+    is_there: Callable[[str, Any], bool] = lambda name, value: True
+    """Says of a field's name and value whether what is named is there; asked for what a browser stored."""
 
     @property
     def inputs(self) -> set[Block]:
@@ -42,7 +49,7 @@ class Form(Generic[R]):
         Raises:
             InvalidRequest: a field breaks its rule.
         """
-        return self._parse({name: values[part] for name, part in self.fields.items()})
+        return self._parse({name: _read(name, values[part]) for name, part in self.fields.items()})
 
     def check(self, values: Mapping[Part, Any]) -> dict[Part, Any]:
         """Say of each component whether it holds what its field allows; a Gradio validator."""
@@ -50,18 +57,29 @@ class Form(Generic[R]):
         try:
             self.read(values)
         except InvalidRequest as error:
-            if error.field in self.fields:
-                verdict[self.fields[error.field]] = gr.validate(
-                    is_valid=False, message=error.problem
-                )
+            part = self.fields.get(error.field) or self.fields.get(error.field.partition(".")[0])
+            if part is not None:
+                verdict[part] = gr.validate(is_valid=False, message=error.problem)
         return verdict
 
     def show(self, named: Mapping[str, Any]) -> dict[Part, Any]:
         """Find the values that show a request by dotted names; what it lacks stays as it is."""
+        shown = dict(named)
+        for switch in self._switches:
+            if any(name.startswith(f"{switch}.") for name in named):
+                shown[switch] = True
+            elif switch in named:
+                shown[switch] = bool(named[switch])
         return {
-            part: gr.update(value=as_text(value) if isinstance(part, gr.Textbox) else value)
-            for name, value in named.items()
+            part: gr.update(value=_written(name, part, value))
+            for name, value in shown.items()
             if (part := self.fields.get(name)) is not None
+        }
+
+    def show_kept(self, stored: object) -> dict[Part, Any]:
+        """Find the values that show a form again that a browser stored."""
+        return {
+            self.fields[name]: gr.update(value=value) for name, value in self.kept(stored).items()
         }
 
     def kept(self, stored: object) -> dict[str, Any]:
@@ -71,26 +89,51 @@ class Form(Generic[R]):
         """
         good: dict[str, Any] = {}
         for name, value in stored.items() if isinstance(stored, Mapping) else ():
-            if name not in self.fields:
-                continue
-            try:
-                self._parse({name: value})
-            except InvalidRequest:
-                continue
-            if _is_offered(self.fields[name], value):
-                good[name] = value
+            if name in self.fields and self.fits(name, _read(name, value)):
+                good[name] = good_rows(value) if name == "loras" else value
         return good
+
+    def fits(self, name: str, value: Any) -> bool:
+        """Say whether a value may stand in a field, by dotted name."""
+        part = self.fields.get(name)
+        if part is None:
+            return False
+        try:
+            self._parse({name: value})
+        except InvalidRequest:
+            return False
+        return _is_offered(part, value) and self.is_there(name, value)
+
+    @property
+    def _switches(self) -> list[str]:
+        parents = {name.rpartition(".")[0] for name in self.fields}
+        return [name for name in self.fields if name in parents]
 
     def _parse(self, named: Mapping[str, Any]) -> R:
         """Check values by dotted name; a box that was emptied gives none where its field may have none."""
-        return self.model.parse(
-            nested(
-                {
-                    name: None if value == "" and _may_be_none(self.model, name) else value
-                    for name, value in named.items()
-                }
-            )
-        )
+        given = {
+            name: None if value == "" and _may_be_none(self.model, name) else value
+            for name, value in named.items()
+        }
+        for switch in self._switches:
+            if given.get(switch) is True:
+                given[switch] = {}
+            elif given.get(switch, True) in (None, False):
+                kept = (name for name in given if not name.startswith(f"{switch}."))
+                given = {**{name: given[name] for name in kept}, switch: None}
+        return self.model.parse(nested(given))
+
+
+def _read(name: str, held: Any) -> Any:
+    """Turn what a part holds into the value of its field."""
+    return NOTATIONS[name].read(held) if name in NOTATIONS else held
+
+
+def _written(name: str, part: Part, value: Any) -> Any:
+    """Turn a field's value into what its part holds."""
+    if name in NOTATIONS:
+        return NOTATIONS[name].write(value)
+    return as_text(value) if isinstance(part, gr.Textbox) else value
 
 
 def _is_offered(part: Part, value: object) -> bool:
@@ -101,9 +144,9 @@ def _is_offered(part: Part, value: object) -> bool:
 
 
 def nested(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn ``{"advanced.sampler": x}`` into ``{"advanced": {"sampler": x}}``."""
+    """Turn ``{"advanced.sampler": x}`` into ``{"advanced": {"sampler": x}}``; a part stands before its own fields."""
     tree: dict[str, Any] = {}
-    for name, value in named.items():
+    for name, value in sorted(named.items(), key=lambda item: item[0].count(".")):
         *parents, leaf = name.split(".")
         place = tree
         for parent in parents:
@@ -144,10 +187,10 @@ def component(
         look: Further arguments of the component.
     """
     owner, leaf = _owner(model, name)
-    facts, field = knob(owner, leaf), owner.model_fields[leaf]
+    facts = knob(owner, leaf)
     usual, arguments = _usual(owner, leaf)
     chosen = kind or usual
-    value = preset.get(name, field.default)
+    value = _first(owner, name, preset)
     return chosen(
         **{
             **arguments,
@@ -160,6 +203,47 @@ def component(
     )
 
 
+def drawn(
+    model: type[BaseModel],
+    name: str,
+    preset: Mapping[str, Any],
+    module: str,
+    *,
+    classes: tuple[str, ...] = (),
+    **facts: Any,
+) -> gr.HTML:
+    """Make the component of one field that one of our modules draws.
+
+    Args:
+        model: Holds the field.
+        name: Of the field, dotted where it is nested.
+        preset: Values by dotted name that win over the field's own default.
+        module: File in ``ui/static``.
+        classes: CSS classes.
+        facts: What the module needs to know; nothing that a visitor wrote.
+    """
+    owner, leaf = _owner(model, name)
+    told = knob(owner, leaf)
+    value = _first(owner, name, preset)
+    return island(
+        module,
+        leaf,
+        label=told.label,
+        value=NOTATIONS[name].write(value) if name in NOTATIONS else value,
+        classes=("part", *classes),
+        facts={"label": told.label, "help": told.help, **facts},
+    )
+
+
+def _first(owner: type[BaseModel], name: str, preset: Mapping[str, Any]) -> Any:
+    """Find what a field shows at first; the switch of a part is on where the preset has one of its fields."""
+    if any(other.startswith(f"{name}.") for other in preset):
+        return True
+    default = owner.model_fields[name.rpartition(".")[2]].default
+    value = preset.get(name, default)
+    return False if value is None and _inner(owner, name.rpartition(".")[2]) else value
+
+
 def _usual(owner: type[BaseModel], leaf: str) -> tuple[type[Part], dict[str, Any]]:
     """Choose a component by the type of a field, with the arguments that only this component has."""
     annotation = owner.model_fields[leaf].annotation
@@ -167,7 +251,7 @@ def _usual(owner: type[BaseModel], leaf: str) -> tuple[type[Part], dict[str, Any
     if get_origin(annotation) is Literal:
         values = choices(owner, leaf)
         return gr.Radio if len(values) <= FEW else gr.Dropdown, {"choices": values}
-    if kinds == {bool}:
+    if kinds == {bool} or _inner(owner, leaf):
         return gr.Checkbox, {}
     step = knob(owner, leaf).step
     if step is None or NoneType in kinds:
@@ -181,11 +265,17 @@ def _owner(model: type[BaseModel], name: str) -> tuple[type[BaseModel], str]:
     """Find the model that holds a dotted field, and the field's own name there."""
     *parents, leaf = name.split(".")
     for parent in parents:
-        inner = model.model_fields[parent].annotation
-        assert isinstance(inner, type)
-        assert issubclass(inner, BaseModel)
+        inner = _inner(model, parent)
+        assert inner is not None
         model = inner
     return model, leaf
+
+
+def _inner(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """Find the model of a nested part, also of one that may be none; None where the field is no such part."""
+    annotation = model.model_fields[name].annotation
+    kinds = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+    return next((it for it in kinds if isinstance(it, type) and issubclass(it, BaseModel)), None)
 
 
 def _may_be_none(model: type[BaseModel], name: str) -> bool:

@@ -1,125 +1,161 @@
 """The settings column: what decides the picture beside its words."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from engine import Catalog, Checkpoint, TextRequest
-from engine.geometry import reduced_ratio
-from engine.requests import Advanced
-from ui.form import Part, component
+from engine import TextRequest
+from engine.geometry import LATENT_FACTOR
+from engine.requests import MAX_LORAS, MAX_SIDE, MAX_STYLES, LoraWeight, bounds, knob
+from ui.form import Part, component, drawn
+from ui.lists import modes
+from ui.saved_presets import MAX_NAME
+from ui.theme import island
 
-STUDIOS_OWN = ""
-"""The choice that leaves the base model to the studio, so that a new checkpoint takes over after a restart."""
+GUIDED = "guided"
+"""CSS class of what a mode of few steps leaves without effect; the page takes it out of reach then."""
+REFINING = "refining"
+"""CSS class of what only a refiner needs."""
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Sampling": (
+        "sampler",
+        "scheduler",
+        "num_inference_steps",
+        "adaptive_cfg",
+        "clip_skip",
+        "seed_increment",
+        "wildcards_in_order",
+    ),
+    "Size conditioning": ("adm_scaler_positive", "adm_scaler_negative", "adm_scaler_end"),
+    "FreeU": ("freeu", "freeu.b1", "freeu.b2", "freeu.s1", "freeu.s2"),
+    "Files & metadata": ("save_metadata", "metadata_scheme", "previews"),
+    "Compatibility": ("compat", "deterministic"),
+}
+"""The advanced fields as they stand together; `Advanced` has them all."""
+_REFINING = (
+    "refiner_switch",
+    "advanced.refiner_switch_step",
+    "advanced.refiner_swap_method",
+)
+"""Fields that only a refiner needs."""
+_DISTILLED = (
+    "guidance_scale",
+    "sharpness",
+    "advanced.sampler",
+    "advanced.scheduler",
+    "advanced.adaptive_cfg",
+    "advanced.adm_scaler_positive",
+    "advanced.adm_scaler_negative",
+    "advanced.adm_scaler_end",
+)
+"""Fields that modes of few steps settle themselves, besides the refiner's."""
+_WHY = "The performance mode has these built in; what is greyed out waits for Speed or Quality."
 
 
-def settings(catalog: Catalog, preset: Mapping[str, Any]) -> dict[str, Part]:
+@dataclass(frozen=True)
+class Column:
+    """What the column is made of."""
+
+    fields: Mapping[str, Part]
+    """Components by dotted field name."""
+    presets: gr.HTML
+    """Chooses, saves and deletes presets; its events are ``choose``, ``save`` and ``discard``."""
+
+
+def settings(start: Mapping[str, Any], *, can_refresh: bool, can_save: bool) -> Column:
     """Lay out the column.
 
     Args:
-        catalog: The base models to choose from.
-        preset: Values by dotted field name.
-
-    Returns:
-        The components by dotted field name.
+        start: What the form shows at first, by dotted field name.
+        can_refresh: Whether there is a disk to read the lists from anew.
+        can_save: Whether presets can be saved.
     """
+    with gr.Tabs(elem_id="settings_tabs", selected="common"):
+        with gr.Tab("Settings", id="common", elem_id="common_settings"):
+            presets = island(
+                "presets.js",
+                "presets",
+                classes=("part",),
+                events=("choose", "save", "discard"),
+                facts={"can_save": can_save, "max_name": MAX_NAME},
+            )
+            fields = _common(start)
+        # These two are drawn at once: sizes follow the base model, and both are light.
+        with gr.Tab("Styles", id="styles", elem_id="style_settings", render_children=True):
+            fields["styles"] = drawn(TextRequest, "styles", start, "styles.js", most=MAX_STYLES)
+        with gr.Tab("Models", id="models", elem_id="model_settings", render_children=True):
+            fields |= _models(start, can_refresh=can_refresh)
+        with gr.Tab("Advanced", id="advanced", elem_id="advanced_settings"):
+            fields |= _advanced(start)
+    return Column(fields, presets)
 
-    def part(name: str, **look: Any) -> Part:
-        return component(TextRequest, name, preset, **look)
 
-    fields = {
-        "performance": part("performance", info=None),
-        "aspect_ratio": _sizes(catalog, preset),
+def _common(start: Mapping[str, Any]) -> dict[str, Part]:
+    part = partial(component, TextRequest, preset=start)
+    own = partial(drawn, TextRequest, preset=start)
+    negative = "What to leave out"
+    return {
+        "performance": own("performance", module="performance.js", modes=modes()),
+        "aspect_ratio": own("aspect_ratio", module="sizes.js", most=MAX_SIDE, grid=LATENT_FACTOR),
         "num_images": part("num_images", info=None),
-        "negative_prompt": part(
-            "negative_prompt", lines=2, info=None, placeholder="What to leave out"
-        ),
-        "seed": _seed(preset),
-        "guidance_scale": part("guidance_scale"),
-        "sharpness": part("sharpness"),
+        "negative_prompt": part("negative_prompt", lines=2, info=None, placeholder=negative),
+        "seed": _seed(start),
         "output_format": part("output_format", info=None),
     }
-    special: dict[str, Callable[[], Part]] = {
-        "base_model": lambda: _base_model(catalog, preset),
-        "num_inference_steps": lambda: part(
-            "advanced.num_inference_steps", placeholder="As the performance says"
+
+
+def _models(start: Mapping[str, Any], *, can_refresh: bool) -> dict[str, Part]:
+    part = partial(component, TextRequest, preset=start)
+    own = partial(drawn, TextRequest, preset=start)
+    _built_in()
+    fields: dict[str, Part] = {
+        "advanced.base_model": own("advanced.base_model", module="choice.js", list="models"),
+        "refiner_model": own(
+            "refiner_model", module="choice.js", list="refiners", classes=(GUIDED,)
         ),
     }
-    with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-        for leaf in Advanced.model_fields:
-            name = f"advanced.{leaf}"
-            fields[name] = special[leaf]() if leaf in special else part(name)
-    _follow_base_model(catalog, fields)
+    for name in _REFINING:
+        fields[name] = part(name, elem_classes=[GUIDED, REFINING])
+    low, high = bounds(LoraWeight, "scale")
+    step = knob(LoraWeight, "scale").step
+    fields["loras"] = own("loras", module="loras.js", most=MAX_LORAS, low=low, high=high, step=step)
+    fields["advanced.vae"] = own("advanced.vae", module="choice.js", list="vaes")
+    if can_refresh:
+        island("refresh.js", "refresh", classes=("part",))
     return fields
 
 
-def sizes_of(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    """Write the sizes of a base model for the page: what is shown and what is asked for."""
-    return [
-        (f"{size.width}×{size.height}   {reduced_ratio(size)}", str(size))
-        for size in checkpoint.sizes
-    ]
+def _advanced(start: Mapping[str, Any]) -> dict[str, Part]:
+    def part(name: str) -> Part:
+        look: dict[str, Any] = {"elem_classes": [GUIDED]} if name in _DISTILLED else {}
+        if name == "advanced.num_inference_steps":
+            look["placeholder"] = "As the performance says"
+        return component(TextRequest, name, start, **look)
+
+    _built_in()
+    fields = {name: part(name) for name in ("guidance_scale", "sharpness")}
+    for title, leaves in _GROUPS.items():
+        with gr.Accordion(title, open=False, elem_classes=["group"]):
+            for leaf in leaves:
+                fields[f"advanced.{leaf}"] = part(f"advanced.{leaf}")
+    return fields
 
 
-def _sizes(catalog: Catalog, preset: Mapping[str, Any]) -> Part:
-    base = catalog.checkpoint(preset.get("advanced.base_model"))
-    offered = {str(size) for size in base.sizes}
-    wanted = preset.get("aspect_ratio")
-    return component(
-        TextRequest,
-        "aspect_ratio",
-        preset,
-        kind=gr.Dropdown,
-        choices=sizes_of(base),
-        value=wanted if wanted in offered else str(base.default_size),
-        allow_custom_value=True,
-        info=None,
-    )
+def _built_in() -> None:
+    """Say why parts of a tab are out of reach; shown by the page while a mode of few steps is chosen."""
+    gr.HTML(_WHY, elem_classes=["why"], apply_default_css=False)
 
 
-def _seed(preset: Mapping[str, Any]) -> Part:
+def _seed(start: Mapping[str, Any]) -> Part:
     with gr.Row(elem_id="seed_row"):
         seed = component(
-            TextRequest, "seed", preset, placeholder="Random", info=None, scale=1, min_width=0
+            TextRequest, "seed", start, placeholder="Random", info=None, scale=1, min_width=0
         )
         clear = gr.Button("Random", size="sm", elem_id="random_seed", scale=0, min_width=80)
     clear.click(
         lambda: "", None, seed, queue=False, show_progress="hidden", api_visibility="private"
     )
     return seed
-
-
-def _base_model(catalog: Catalog, preset: Mapping[str, Any]) -> Part:
-    names = [item.name for item in catalog.checkpoints]
-    own = (f"The studio's own ({catalog.default().name})", STUDIOS_OWN)
-    return component(
-        TextRequest,
-        "advanced.base_model",
-        preset,
-        kind=gr.Dropdown,
-        choices=[own, *((name, name) for name in names)],
-        value=preset.get("advanced.base_model") or STUDIOS_OWN,
-        visible=len(names) > 1,
-    )
-
-
-def _follow_base_model(catalog: Catalog, fields: Mapping[str, Part]) -> None:
-    """Offer the sizes of whichever base model is chosen, and leave a size that only another one offers."""
-    chosen, size = fields["advanced.base_model"], fields["aspect_ratio"]
-
-    def follow(name: str, wanted: str) -> Any:
-        base = catalog.checkpoint(name or None)
-        foreign = {str(other) for item in catalog.checkpoints for other in item.sizes}
-        foreign -= {str(own) for own in base.sizes}
-        value = str(base.default_size) if wanted in foreign else wanted
-        return gr.update(choices=sizes_of(base), value=value)
-
-    chosen.change(
-        follow,
-        [chosen, size],
-        size,
-        show_progress="hidden",
-        queue=False,
-        api_visibility="private",
-    )

@@ -1,5 +1,7 @@
 """What the page needs to know of the rest of the program."""
 
+import dataclasses
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 from starlette.requests import Request
 
 from engine import Catalog, Library
+from engine.presets import Preset
 from jobs import Jobs
 
 
@@ -25,8 +28,26 @@ class Studio:
     """Where presets go that are saved on the page; None where none can be."""
     owner_of: Callable[[Request], str] = lambda request: "local"
     """Names whose jobs and pictures a visitor sees."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def catalog(self) -> Catalog:
         """The weights that are there."""
         return self.library.catalog
+
+    def refresh(self) -> None:
+        """Read the library anew, where it may have changed.
+
+        Raises:
+            EngineError: what is on the disk cannot be read; the library stays as it is.
+        """
+        with self._lock:
+            if self.read_library is not None:
+                self.library = self.read_library()
+
+    def put_preset(self, name: str, preset: Preset | None) -> None:
+        """Add a preset to the library, or take it out; the file is somebody else's work."""
+        with self._lock:
+            presets = {key: it for key, it in self.library.presets.items() if key != name}
+            more = {} if preset is None else {name: preset}
+            self.library = dataclasses.replace(self.library, presets={**presets, **more})

@@ -2,16 +2,19 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from engine import TextRequest, plan
+from engine import EngineError, TextRequest, plan
 from ui.form import Form, Part, component, flat
+from ui.preset_events import choose_preset, connect_presets
 from ui.problems import as_toast
 from ui.reuse import reused
 from ui.settings import settings
+from ui.start import start_of
 from ui.studio import Studio
 from ui.theme import STATIC, island
 
@@ -22,6 +25,9 @@ STORED_SECRET = "pochade"
 RANDOM_SEEDS = 2**53
 """Random seeds stay below, so that a program in JavaScript can repeat them (design D13)."""
 
+Find = Callable[[gr.EventData, gr.Request], Mapping[str, Any]]
+"""From an event of the page to what the form shows after it, by dotted field name."""
+
 
 def text_tab(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
     """Lay out the tab and connect it.
@@ -31,30 +37,39 @@ def text_tab(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
         demo: The page, for what happens when it is opened.
         tabs: Holds the tab ``text``, which *reuse* switches to.
     """
-    preset = dict(flat(studio.preset))
+    start = start_of(studio.library, studio.preset)
     fields: dict[str, Part] = {}
     with gr.Row(elem_id="desk"):
         with gr.Column(elem_id="easel", min_width=0):
             stage = island("stage.js", "stage", events=("reuse",))
+            reader = island("dropped.js", "reader", events=("use",))
             with gr.Row(elem_id="bench"):
-                fields["prompt"] = _prompt(preset)
+                fields["prompt"] = _prompt(start)
                 with gr.Column(elem_id="actions", scale=0, min_width=0):
                     generate = gr.Button("Generate", variant="primary", elem_id="generate")
                     island("controls.js", "controls")
             island("strip.js", "strip")
         with gr.Column(elem_id="settings", scale=0, min_width=0):
-            fields |= settings(studio.catalog, preset)
-    form = Form(TextRequest, fields)
+            column = settings(
+                start,
+                can_refresh=studio.read_library is not None,
+                can_save=studio.presets_dir is not None,
+            )
+    form = Form(TextRequest, {**fields, **column.fields}, partial(_is_there, studio))
     _submit(studio, form, generate, stage)
-    _reuse(studio, form, stage, tabs)
-    _remember(form, demo)
+    keep = _remember(form, demo)
+    fill = partial(_fill, form, tabs, keep)
+    fill(stage.reuse, partial(_reused, studio))
+    fill(reader.use, partial(_dropped, form))
+    fill(column.presets.choose, partial(choose_preset, studio, start))
+    connect_presets(studio, form, column.presets)
 
 
-def _prompt(preset: Mapping[str, Any]) -> Part:
+def _prompt(start: Mapping[str, Any]) -> Part:
     return component(
         TextRequest,
         "prompt",
-        preset,
+        start,
         lines=3,
         max_lines=8,
         show_label=False,
@@ -67,10 +82,11 @@ def _prompt(preset: Mapping[str, Any]) -> Part:
 
 
 def _submit(studio: Studio, form: Form[TextRequest], generate: gr.Button, stage: gr.HTML) -> None:
-    def submit(values: Mapping[Part, Any], request: gr.Request) -> str:
+    def submit(values: Mapping[Part, Any], request: gr.Request) -> dict[str, Any]:
         with as_toast():
             wanted = plan(form.read(values), studio.library, seed=secrets.randbelow(RANDOM_SEEDS))
-            return studio.jobs.submit(wanted, owner=_visitor(studio, request))
+            job = studio.jobs.submit(wanted, owner=_visitor(studio, request))
+        return {"job": job, "notes": list(wanted.notes)}
 
     generate.click(
         submit,
@@ -83,21 +99,40 @@ def _submit(studio: Studio, form: Form[TextRequest], generate: gr.Button, stage:
     )
 
 
-def _reuse(studio: Studio, form: Form[TextRequest], stage: gr.HTML, tabs: gr.Tabs) -> None:
-    def reuse(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
-        with as_toast():
-            image = studio.jobs.image(event.image, owner=_visitor(studio, request))
-            wanted = dict(flat(reused(image, event.what)))
-        return {**form.show(wanted), tabs: gr.Tabs(selected="text")}
+def _fill(
+    form: Form[TextRequest],
+    tabs: gr.Tabs,
+    keep: Callable[[Any], object],
+    event: Callable[..., Any],
+    find: Find,
+) -> None:
+    """Let an event of the page fill the form, and bring it to sight."""
 
-    stage.reuse(
-        reuse,
+    def fill(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+        with as_toast():
+            named = find(event, request)
+        return {**form.show(named), tabs: gr.Tabs(selected="text")}
+
+    filled = event(
+        fill,
         None,
         [*form.fields.values(), tabs],
         show_progress="hidden",
         queue=False,
         api_visibility="private",
     )
+    keep(filled.then)
+
+
+def _reused(studio: Studio, event: gr.EventData, request: gr.Request) -> dict[str, Any]:
+    image = studio.jobs.image(event.image, owner=_visitor(studio, request))
+    return dict(flat(reused(image, event.what)))
+
+
+def _dropped(form: Form[TextRequest], event: gr.EventData, request: gr.Request) -> dict[str, Any]:
+    """Take what the page read out of a picture; it comes from a browser, so each value is looked at again."""
+    given = event.fields if isinstance(event.fields, Mapping) else {}
+    return {name: value for name, value in given.items() if form.fits(name, value)}
 
 
 def _visitor(studio: Studio, request: gr.Request) -> str:
@@ -105,23 +140,46 @@ def _visitor(studio: Studio, request: gr.Request) -> str:
     return studio.owner_of(request.request)
 
 
-def _remember(form: Form[TextRequest], demo: gr.Blocks) -> None:
-    """Keep the form in the browser, so that a reload brings it back."""
+def _is_there(studio: Studio, name: str, value: Any) -> bool:
+    """Say whether the file that a field names can be had."""
+    find: dict[str, Callable[[str], object]] = {
+        "advanced.base_model": studio.catalog.checkpoint,
+        "refiner_model": studio.catalog.checkpoint,
+        "advanced.vae": studio.catalog.vae,
+    }
+    if value is None or name not in find:
+        return True
+    try:
+        find[name](value)
+    except EngineError:
+        return False
+    return True
+
+
+def _remember(form: Form[TextRequest], demo: gr.Blocks) -> Callable[[Any], object]:
+    """Keep the form in the browser, so that a reload brings it back.
+
+    Returns:
+        What makes a further event keep it: parts that were never in sight tell of no change.
+    """
     stored = gr.BrowserState(None, storage_key=STORED_FORM, secret=STORED_SECRET)
     names, parts = list(form.fields), list(form.fields.values())
-    keep = (STATIC / "keep.js").read_text(encoding="utf-8")
+    script = (STATIC / "keep.js").read_text(encoding="utf-8")
 
     def restore(kept: object) -> dict[Part, Any]:
-        return form.show(form.kept(kept)) or {parts[0]: gr.skip()}
+        return form.show_kept(kept) or {parts[0]: gr.skip()}
+
+    def keep(listen: Callable[..., object]) -> object:
+        return listen(
+            None,
+            parts,
+            stored,
+            js=f"({script})({json.dumps(names)})",
+            show_progress="hidden",
+            trigger_mode="always_last",
+            api_visibility="private",
+        )
 
     demo.load(restore, stored, parts, show_progress="hidden", queue=False, api_visibility="private")
-    gr.on(
-        [part.change for part in parts],
-        None,
-        parts,
-        stored,
-        js=f"({keep})({json.dumps(names)})",
-        show_progress="hidden",
-        trigger_mode="always_last",
-        api_visibility="private",
-    )
+    keep(partial(gr.on, [part.change for part in parts]))
+    return keep

@@ -1,6 +1,7 @@
 """How the page looks and what it is launched with."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,16 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-def island(module: str, elem_id: str, events: tuple[str, ...] = ()) -> gr.HTML:
+def island(
+    module: str,
+    elem_id: str,
+    *,
+    events: tuple[str, ...] = (),
+    value: Any = None,
+    label: str | None = None,
+    classes: tuple[str, ...] = (),
+    facts: Mapping[str, Any] | None = None,
+) -> gr.HTML:
     """Make a part of the page that one of our modules draws.
 
     The template is empty and stays so: what a visitor wrote never comes near it, since Gradio runs templates as code.
@@ -31,13 +41,24 @@ def island(module: str, elem_id: str, events: tuple[str, ...] = ()) -> gr.HTML:
         module: File in ``ui/static``; its function ``mount`` is called.
         elem_id: Name of the part.
         events: Gradio events that the module triggers; Gradio finds them by name in the script.
+        value: What the part holds, where it stands for a field.
+        label: Name of that field.
+        classes: CSS classes.
+        facts: What the module needs to know; nothing that a visitor wrote.
     """
     boot = (STATIC / "boot.js").read_text(encoding="utf-8")
-    facts = json.dumps({"module": module, "events": events})
+    known = json.dumps({"module": module, "events": events, "facts": facts or {}})
     return gr.HTML(
+        value,
+        label=label,
         elem_id=elem_id,
+        elem_classes=list(classes),
         html_template="<div></div>",
-        js_on_load=f"const pochade = {facts}, context = {{element, props, trigger, watch}};\n{boot}",
+        js_on_load=(
+            f"const pochade = {known};\n"
+            "const context = {element, props, trigger, watch, facts: pochade.facts};\n"
+            f"{boot}"
+        ),
         apply_default_css=False,
     )
 

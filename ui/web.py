@@ -1,4 +1,4 @@
-"""The page's own addresses below ``/studio``: job events, previews, pictures, history.
+"""The page's own addresses below ``/studio``: job events, previews, pictures, history, what there is to choose from.
 
 Gradio drops its events when a browser goes away, so watching and looking go past it. Every address answers for the
 visitor's own jobs and pictures only; those of others are as unknown as those that never were.
@@ -7,7 +7,7 @@ visitor's own jobs and pictures only; those of others are as unknown as those th
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -17,6 +17,9 @@ from starlette.routing import BaseRoute, Route
 
 from engine import EngineError, Event, InvalidRequest
 from jobs import ImageView, JobView
+from ui.dropped import Dropped, read_pasted, read_picture
+from ui.lists import lists, style_groups
+from ui.saved_presets import own_presets
 from ui.studio import Studio
 from ui.theme import STATIC
 from ui.thumbnails import Thumbnails
@@ -32,6 +35,10 @@ FOREVER = "private, max-age=31536000, immutable"
 """A picture never changes; only its owner's browser may keep it."""
 MAX_BODY = 100_000
 """Longest request body in bytes."""
+MAX_PICTURE = 64 * 2**20
+"""Largest file in bytes whose settings are read."""
+MAX_TEXT = 2**20
+"""Longest text in bytes whose settings are read."""
 MAX_IDS = 1000
 """Pictures that one request may delete or restore."""
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -48,6 +55,8 @@ def routes(studio: Studio) -> list[BaseRoute]:
         "images": pages.history,
         "images/{image}/thumbnail": pages.thumbnail,
         "images/{image}/file": pages.file,
+        "lists": pages.lists,
+        "styles": pages.styles,
         "static/{name}": pages.static,
     }
     told = {
@@ -55,6 +64,8 @@ def routes(studio: Studio) -> list[BaseRoute]:
         "jobs/{job}/cancel": pages.cancel,
         "images/delete": pages.delete,
         "images/restore": pages.restore,
+        "refresh": pages.refresh,
+        "read": pages.read,
     }
     return [
         *(
@@ -150,6 +161,26 @@ class _Pages:
         ids, owner = await _ids(request), self._owner(request)
         return _json({"count": await run_in_threadpool(self._jobs.restore, ids, owner=owner)})
 
+    def lists(self, request: Request) -> Response:
+        return _json(lists(self._studio.library, own_presets(self._studio.presets_dir)))
+
+    def styles(self, request: Request) -> Response:
+        return _json({"groups": style_groups(self._studio.library)})
+
+    def refresh(self, request: Request) -> Response:
+        self._studio.refresh()
+        return self.lists(request)
+
+    async def read(self, request: Request) -> Response:
+        """Read the settings in a picture's file, or in a text where the content type says so."""
+        is_text = request.headers.get("content-type", "").startswith("text/plain")
+        data = await _body(request, "picture", MAX_TEXT if is_text else MAX_PICTURE)
+        found = await run_in_threadpool(_read, data, self._studio, is_text=is_text)
+        if found is None:
+            return _json({"kind": None, "fields": {}, "notes": []})
+        fields = {**found.fields, **_safe_seed(found.fields)}
+        return _json({"kind": found.kind, "fields": fields, "notes": found.notes})
+
     def static(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in self._files:
@@ -199,7 +230,7 @@ def _refusal(error: EngineError) -> Response:
 async def _ids(request: Request) -> list[str]:
     """Read ``{"ids": [...]}``."""
     try:
-        ids = json.loads(await _body(request))["ids"]
+        ids = json.loads(await _body(request, "ids", MAX_BODY))["ids"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InvalidRequest("ids", "expected a list of picture ids") from error
     if not isinstance(ids, list) or len(ids) > MAX_IDS or not all(isinstance(i, str) for i in ids):
@@ -207,14 +238,26 @@ async def _ids(request: Request) -> list[str]:
     return ids
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, field: str, most: int) -> bytes:
     """Read a body that is no longer than one of ours can be."""
-    body = b""
+    body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > MAX_BODY:
-            raise InvalidRequest("ids", f"expected at most {MAX_BODY} bytes")
-    return body
+        if len(body) > most:
+            raise InvalidRequest(field, f"expected at most {most} bytes")
+    return bytes(body)
+
+
+def _read(data: bytes, studio: Studio, *, is_text: bool) -> Dropped | None:
+    if not is_text:
+        return read_picture(data, studio.library)
+    return read_pasted(data.decode("utf-8", errors="replace"), studio.library)
+
+
+def _safe_seed(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Write a seed as text, since it may exceed a browser's whole numbers."""
+    seed = fields.get("seed")
+    return {} if seed is None else {"seed": str(seed)}
 
 
 def _last_seen(request: Request) -> int:

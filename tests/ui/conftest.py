@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,9 +11,12 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import ui
-from engine import Catalog, Checkpoint, Size
+from engine import Catalog, Checkpoint, Library, Size
+from engine.catalog import Weights
+from engine.library import ROOT
+from engine.presets import Preset, read_presets
 from jobs import Jobs, JobSettings, ThreadWorker
-from tests.libraries import library_of
+from tests.libraries import shipped_styles
 from tests.ui.painting_engine import PaintingEngine
 
 SUMMARY = "It paints simple shapes in plain colours, some places and drawing styles."
@@ -28,6 +31,11 @@ POCKET = Checkpoint(
     examples=EXAMPLES,
 )
 OWN = Checkpoint(name="own.safetensors", path=Path("own.safetensors"))
+LORAS = tuple(
+    Weights(name=name, path=Path(name), kind="lora")
+    for name in ("ink.safetensors", "people/portrait.safetensors", "watercolor.safetensors")
+)
+VAE = Weights(name="soft.safetensors", path=Path("soft.safetensors"), kind="vae")
 MAX_WAITING = 4
 OWNER_HEADER = "x-owner"
 """Names the visitor in tests of ownership."""
@@ -69,16 +77,43 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
     jobs.close()
 
 
-@pytest.fixture
-def catalog() -> Catalog:
-    return Catalog([POCKET])
+def full_library() -> Library:
+    """Two base models, some LoRAs, a VAE, the presets and styles that ship."""
+    return Library(
+        catalog=Catalog([POCKET, OWN], [*LORAS, VAE], offers_of(read_presets(ROOT / "presets"))),
+        presets=read_presets(ROOT / "presets"),
+        styles=shipped_styles(),
+    )
+
+
+def offers_of(presets: Mapping[str, Preset]) -> list[Checkpoint | Weights]:
+    """What presets need and can be fetched."""
+    return [
+        Checkpoint(name=it.file, path=Path(it.file), source=it.source)
+        if it.kind == "checkpoint"
+        else Weights(name=it.file, path=Path(it.file), kind=it.kind, source=it.source)
+        for preset in presets.values()
+        for it in preset.weights
+    ]
 
 
 @pytest.fixture
-def studio(jobs: Jobs, catalog: Catalog) -> ui.Studio:
+def library() -> Library:
+    return full_library()
+
+
+@pytest.fixture
+def catalog(library: Library) -> Catalog:
+    return library.catalog
+
+
+@pytest.fixture
+def studio(jobs: Jobs, library: Library, tmp_path: Path) -> ui.Studio:
     return ui.Studio(
         jobs=jobs,
-        library=library_of(catalog),
+        library=library,
+        read_library=full_library,
+        presets_dir=tmp_path / "presets",
         owner_of=lambda request: request.headers.get(OWNER_HEADER, "local"),
     )
 

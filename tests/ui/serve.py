@@ -5,9 +5,7 @@ import tempfile
 from pathlib import Path
 
 import ui
-from engine import Catalog
-from tests.libraries import library_of
-from tests.ui.conftest import OWN, POCKET, open_jobs
+from tests.ui.conftest import full_library, open_jobs
 
 
 def serve(port: int, step_s: float) -> None:
@@ -16,7 +14,9 @@ def serve(port: int, step_s: float) -> None:
         jobs = open_jobs(Path(folder), step_s=step_s)
         studio = ui.Studio(
             jobs=jobs,
-            library=library_of(Catalog([POCKET, OWN] if "--own" in sys.argv else [POCKET])),
+            library=full_library(),
+            read_library=full_library,
+            presets_dir=Path(folder) / "presets",
         )
         demo = ui.build(studio)
         demo.launch(

@@ -42,11 +42,12 @@ export function mount({ element }) {
   })).observe(settings, { childList: true, subtree: true });
 }
 
-// A value was refused: its field may be folded away or out of sight.
+// A value was refused: its field may be folded away or lie in another tab.
 function complain(message) {
-  const fold = message.closest("#advanced")?.querySelector(".label-wrap:not(.open)");
-  fold?.click();
+  const tab = message.closest("[role=tabpanel]:not(#text_tab)");
+  if (tab) document.getElementById(`${tab.id}-button`)?.click();
+  message.closest(".group")?.querySelector(".label-wrap:not(.open)")?.click();
   message.scrollIntoView({ block: "nearest" });
-  const label = message.parentElement.firstChild?.textContent.trim() ?? "";
+  const label = message.closest(".block")?.querySelector("[data-testid=block-info], .field_label")?.textContent.trim() ?? "";
   toast(`${label}: ${message.textContent}`);
 }

@@ -36,6 +36,7 @@ export const ICONS = {
   again: "M5 12a7 7 0 1 1 2 5M5 12l-2-3M5 12l3-2",
   left: "M15 5l-7 7 7 7",
   right: "M9 5l7 7-7 7",
+  swap: "M7 4L4 7l3 3M4 7h13M17 14l3 3-3 3M20 17H7",
 };
 
 // Writes into one of Gradio's text boxes as if it had been typed.

@@ -8,13 +8,15 @@ export const file = (image) => address(`images/${image.id}/file`);
 export const download = (image) => address(`images/${image.id}/file?download=1`);
 
 export const read = async (path) => content(await fetch(address(path)));
+export const send = (path, body) => post(path, JSON.stringify(body ?? {}), "application/json");
 
-export async function send(path, body) {
-  const headers = { "Content-Type": "application/json" };
-  return content(await fetch(address(path), { method: "POST", headers, body: JSON.stringify(body ?? {}) }));
-}
+// Sends a file or a text as it is.
+export const post = async (path, body, type) =>
+  content(await fetch(address(path), { method: "POST", headers: { "Content-Type": type }, body }));
 
 async function content(answer) {
   if (answer.ok) return answer.json();
-  throw Object.assign(new Error(`${answer.url}: ${answer.status}`), { status: answer.status });
+  const told = await answer.json().catch(() => null);
+  const { status } = answer;
+  throw Object.assign(new Error(told?.detail ?? `${answer.url}: ${status}`), { status, told: told?.detail });
 }

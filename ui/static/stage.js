@@ -4,6 +4,7 @@ import { el, promptBox, type } from "./dom.js";
 import { file } from "./server.js";
 import { look } from "./viewer.js";
 import { listen } from "./reuse.js";
+import { toast } from "./toast.js";
 import { watcher } from "./watcher.js";
 
 const GAP = 8;
@@ -18,7 +19,11 @@ export function mount({ element, props, trigger, watch }) {
   element.replaceChildren(tiles, bar, foot, spoken);
 
   listen(trigger);
-  watch("value", () => props.value && watcher.submitted(props.value));
+  watch("value", () => {
+    if (!props.value) return;
+    watcher.submitted(props.value.job);
+    if (props.value.notes.length) toast(props.value.notes.join(" "));
+  });
   const draw = () => {
     drawTiles(tiles);
     drawProgress(bar, words, spoken);

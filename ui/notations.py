@@ -1,0 +1,90 @@
+"""How parts of our own hold the value of their field: as lists, which Gradio hands on as they are.
+
+A notation turns a field's value into what its part holds and back. Knows no components and no files.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.requests import MAX_LORAS, MAX_STYLES, LoraWeight, bounds
+
+ROWS = 5
+"""Rows for LoRAs that the page shows at least."""
+_LOWEST, _HIGHEST = bounds(LoraWeight, "scale")
+
+
+@dataclass(frozen=True, slots=True)
+class Notation:
+    """From field to part and back."""
+
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+    """Takes whatever a browser sends; what means nothing is left out."""
+
+
+def rows_of(loras: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Write LoRAs as rows of the page, all of them on, with empty ones below."""
+    rows = [{"on": True, "path": item["path"], "scale": item["scale"]} for item in loras]
+    return [*rows, *(_empty_row() for _ in range(ROWS - len(rows)))]
+
+
+def good_rows(stored: object) -> list[dict[str, Any]]:
+    """Keep of stored rows what can be shown; a row that is none becomes an empty one."""
+    rows = stored if isinstance(stored, list) else []
+    good = [_good_row(row) for row in rows[:MAX_LORAS]]
+    return [*good, *(_empty_row() for _ in range(ROWS - len(good)))]
+
+
+def loras_of(stored: object) -> list[dict[str, Any]]:
+    """Read the LoRAs that are asked for: those of the rows that are on and not empty."""
+    return [
+        {"path": row["path"], "scale": row["scale"]}
+        for row in good_rows(stored)
+        if row["on"] and row["path"]
+    ]
+
+
+def _good_row(row: object) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        return _empty_row()
+    path = row.get("path")
+    return {
+        "on": row.get("on") is not False,
+        "path": path if isinstance(path, str) else "",
+        "scale": _good_scale(row.get("scale")),
+    }
+
+
+def _good_scale(scale: object) -> float:
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or math.isnan(scale):
+        return 1.0
+    return min(max(float(scale), _LOWEST), _HIGHEST)
+
+
+def _empty_row() -> dict[str, Any]:
+    return {"on": True, "path": "", "scale": 1.0}
+
+
+def _names(stored: object) -> list[str]:
+    names = stored if isinstance(stored, list) else []
+    return [name for name in names[:MAX_STYLES] if isinstance(name, str)]
+
+
+def _name(stored: object) -> str | None:
+    """Read a choice of one file; none is the studio's own, or no file at all."""
+    names = _names(stored)
+    return names[0] if names and names[0] else None
+
+
+_CHOICE = Notation(write=lambda name: [name] if name else [], read=_name)
+
+NOTATIONS: Mapping[str, Notation] = {
+    "styles": Notation(write=list, read=_names),
+    "loras": Notation(write=rows_of, read=loras_of),
+    "refiner_model": _CHOICE,
+    "advanced.base_model": _CHOICE,
+    "advanced.vae": _CHOICE,
+}
+"""Dotted field name to notation; all other parts hold the value itself."""

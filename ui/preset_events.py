@@ -1,0 +1,65 @@
+"""What the page does with presets: choosing, saving and deleting them."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from engine import InvalidRequest, TextRequest
+from ui.form import Form, Part
+from ui.problems import as_toast
+from ui.saved_presets import remove, save
+from ui.start import after_preset
+from ui.studio import Studio
+
+
+def choose_preset(
+    studio: Studio, start: Mapping[str, Any], event: gr.EventData, request: gr.Request
+) -> dict[str, Any]:
+    """Find what the form shows once a preset is chosen.
+
+    Raises:
+        InvalidRequest: there is no such preset.
+        ModelNotFound: its base model is neither there nor to be fetched.
+    """
+    presets = studio.library.presets
+    if event.preset not in presets:
+        raise InvalidRequest("preset", f"expected one of the list, got {event.preset!r:.80}")
+    return after_preset(studio.library, start, presets[event.preset])
+
+
+def connect_presets(studio: Studio, form: Form[TextRequest], presets: gr.HTML) -> None:
+    """Let the page save what is on the form, and delete what was saved.
+
+    The part's value tells the page what happened.
+    """
+    folder = studio.presets_dir
+    if folder is None:
+        return
+
+    def save_form(values: Mapping[Part, Any], event: gr.EventData) -> dict[str, Any]:
+        with as_toast():
+            key, preset = save(
+                folder,
+                str(event.name),
+                form.read(values),
+                taken=studio.library.presets,
+                replaces=event.replaces is True,
+            )
+        studio.put_preset(key, preset)
+        return {"saved": key, "at": time.time_ns()}
+
+    def discard(event: gr.EventData) -> dict[str, Any]:
+        with as_toast():
+            remove(folder, str(event.preset))
+        studio.put_preset(str(event.preset), None)
+        return {"discarded": str(event.preset), "at": time.time_ns()}
+
+    usual: dict[str, Any] = {
+        "show_progress": "hidden",
+        "queue": False,
+        "api_visibility": "private",
+    }
+    presets.save(save_form, form.inputs, presets, validator=form.check, **usual)
+    presets.discard(discard, None, presets, **usual)

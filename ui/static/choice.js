@@ -1,0 +1,37 @@
+// The choice of one file: the base model, the refiner, the VAE.
+
+import { combo } from "./combo.js";
+import { frame, mark } from "./field.js";
+import { library } from "./library.js";
+
+const NOTES = { false: "to be fetched" };
+const files = (items) => items.map(({ name, there }) => ({ value: name, text: name, note: NOTES[there] }));
+const OPTIONS = {
+  models: ({ studio, models }) => [{ value: "", text: `The studio's own (${studio})` }, ...files(models)],
+  refiners: ({ models }) => [{ value: "", text: "None" }, ...files(models)],
+  vaes: ({ vaes }) => [{ value: "", text: "The base model's own" }, ...files(vaes)],
+};
+const EFFECTS = {
+  models: (name, picked) => library.setBase(name, picked),
+  refiners: (name) => mark("refiner", Boolean(name)),
+  vaes: () => {},
+};
+
+export function mount({ element, props, watch, facts }) {
+  const options = () => OPTIONS[facts.list](library.lists);
+  const pick = (name) => {
+    props.value = name ? [name] : [];
+    EFFECTS[facts.list](name, true);
+  };
+  const box = combo({ label: facts.label, options, known: () => library.known, pick });
+  const draw = () => {
+    const name = props.value?.[0] ?? "";
+    box.show(name);
+    EFFECTS[facts.list](name, false);
+  };
+  element.replaceChildren(...frame(facts, box.node));
+  watch("value", draw);
+  library.addEventListener("change", draw);
+  library.open();
+  draw();
+}

@@ -1,0 +1,99 @@
+// A box to find one of many names by typing. The list lies above everything, so that no column cuts it off.
+
+import { el } from "./dom.js";
+
+const MOST = 300;
+const ROOM = 220;
+let count = 0;
+
+// `options()` gives [{value, text, note}]; `pick(value)` hears what was chosen. Returns its node and `show(value)`.
+export function combo({ label, placeholder, options, known, pick }) {
+  const id = `combo_${++count}`;
+  const box = el("input", { type: "text", role: "combobox", class: "combo_box", "aria-label": label, "aria-expanded": "false", "aria-controls": id, "aria-autocomplete": "list", autocomplete: "off", spellcheck: "false", placeholder });
+  const list = el("ul", { id, role: "listbox", class: "combo_list", popover: "manual", "aria-label": label });
+  const note = el("span", { class: "combo_note" });
+  const node = el("div", { class: "combo" }, box, note, list);
+  let value = "";
+  let found = [];
+  let active = -1;
+
+  const isOpen = () => box.getAttribute("aria-expanded") === "true";
+  const rest = () => {
+    const option = options().find((item) => item.value === value);
+    const isMissing = Boolean(value) && !option && known();
+    box.value = value || !placeholder ? (option?.text ?? value) : "";
+    box.title = box.value;
+    note.textContent = isMissing ? "not installed" : (option?.note ?? "");
+    node.toggleAttribute("data-missing", isMissing);
+  };
+  const place = () => {
+    const { left, top, bottom, width } = box.getBoundingClientRect();
+    const below = innerHeight - bottom - 12;
+    const isBelow = below >= Math.min(ROOM, list.scrollHeight) || below >= top;
+    Object.assign(list.style, {
+      left: `${left}px`, width: `${width}px`,
+      top: isBelow ? `${bottom + 4}px` : "auto", bottom: isBelow ? "auto" : `${innerHeight - top + 4}px`,
+      maxHeight: `${Math.max(120, Math.min(360, isBelow ? below : top - 12))}px`,
+    });
+  };
+  const activate = (index) => {
+    active = found.length ? (index + found.length) % found.length : -1;
+    [...list.children].forEach((item, at) => item.toggleAttribute("data-active", at === active));
+    const item = list.children[active];
+    item?.scrollIntoView({ block: "nearest" });
+    item ? box.setAttribute("aria-activedescendant", item.id) : box.removeAttribute("aria-activedescendant");
+  };
+  const draw = (words) => {
+    const all = options().filter((item) => words.every((word) => item.text.toLowerCase().includes(word)));
+    found = all.slice(0, MOST);
+    list.replaceChildren(...found.map((item, index) =>
+      el("li", { role: "option", id: `${id}_${index}`, "aria-selected": String(item.value === value), onclick: () => choose(item.value) },
+        item.text, item.note ? el("span", { class: "combo_note" }, item.note) : null)));
+    if (!found.length) list.append(el("li", { class: "quiet" }, "Nothing has this name"));
+    if (all.length > MOST) list.append(el("li", { class: "quiet" }, `and ${all.length - MOST} more; type to find them`));
+    activate(words.length ? 0 : found.findIndex((item) => item.value === value));
+  };
+  const open = (words = []) => {
+    draw(words);
+    if (!isOpen()) {
+      list.showPopover();
+      addEventListener("scroll", place, true);
+      addEventListener("resize", place);
+    }
+    box.setAttribute("aria-expanded", "true");
+    place();
+    list.children[active]?.scrollIntoView({ block: "nearest" });
+  };
+  const close = () => {
+    if (isOpen()) list.hidePopover();
+    removeEventListener("scroll", place, true);
+    removeEventListener("resize", place);
+    box.setAttribute("aria-expanded", "false");
+    box.removeAttribute("aria-activedescendant");
+    rest();
+  };
+  const choose = (wanted) => {
+    value = wanted;
+    close();
+    pick(value);
+  };
+
+  list.addEventListener("mousedown", (event) => event.preventDefault()); // the box keeps the focus
+  box.addEventListener("click", () => isOpen() || (open(), box.select()));
+  box.addEventListener("input", () => open(box.value.toLowerCase().split(/\s+/).filter(Boolean)));
+  box.addEventListener("blur", close);
+  box.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") isOpen() ? activate(active + (event.key === "ArrowDown" ? 1 : -1)) : open();
+    else if (event.key === "Enter" && !event.ctrlKey && !event.metaKey) isOpen() ? found[active] && choose(found[active].value) : open();
+    else if (event.key === "Escape" && isOpen()) close();
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
+
+  const show = (wanted) => {
+    value = wanted;
+    if (!isOpen()) rest();
+  };
+  return { node, show };
+}

@@ -1,0 +1,66 @@
+// The LoRAs: a row each with a switch, the file and its weight. A row that is off or empty is kept, and not asked for.
+
+import { combo } from "./combo.js";
+import { el } from "./dom.js";
+import { frame } from "./field.js";
+import { library } from "./library.js";
+
+const EMPTY = { on: true, path: "", scale: 1 };
+const NOTES = { false: "to be fetched" };
+
+export function mount({ element, props, watch, facts }) {
+  const list = el("div", { id: "lora_rows" });
+  const more = el("button", { type: "button", class: "quiet_button", id: "add_lora", onclick: () => add() }, "Add a row");
+  element.replaceChildren(...frame(facts, list, more));
+
+  const rows = () => (Array.isArray(props.value) ? props.value : []).map((row) => ({ ...EMPTY, ...row }));
+  const change = (index, what) => {
+    props.value = rows().map((row, at) => (at === index ? { ...row, ...what } : row));
+  };
+  const add = () => {
+    props.value = [...rows(), EMPTY];
+    draw();
+    list.lastChild.querySelector(".combo_box").focus();
+  };
+  const draw = () => {
+    list.replaceChildren(...rows().map((row, index) => drawn(row, index, facts, change)));
+    more.hidden = rows().length >= facts.most;
+  };
+  watch("value", draw);
+  library.addEventListener("change", draw);
+  library.open();
+  draw();
+}
+
+function drawn(row, index, { low, high, step }, change) {
+  const name = `LoRA ${index + 1}`;
+  const node = el("div", { class: "lora" });
+  const show = () => {
+    node.toggleAttribute("data-off", !row.on);
+    node.toggleAttribute("data-empty", !row.path);
+  };
+  const set = (what) => {
+    Object.assign(row, what);
+    change(index, what);
+    show();
+  };
+  const on = el("input", { type: "checkbox", class: "switch", "aria-label": `${name} on`, checked: row.on, onchange: () => set({ on: on.checked }) });
+  const box = combo({
+    label: name,
+    placeholder: "No LoRA",
+    known: () => library.known,
+    options: () => [{ value: "", text: "No LoRA" }, ...library.lists.loras.map((item) => ({ value: item.name, text: item.name, note: NOTES[item.there] }))],
+    pick: (path) => set({ path }),
+  });
+  box.show(row.path);
+  const range = el("input", { type: "range", "aria-label": `${name} weight`, min: low, max: high, step, value: row.scale, oninput: () => weigh(range) });
+  const number = el("input", { type: "number", "aria-label": `${name} weight as a number`, min: low, max: high, step, value: row.scale, onchange: () => weigh(number) });
+  const weigh = (from) => {
+    const scale = Math.min(high, Math.max(low, Number(from.value) || 0));
+    range.value = number.value = scale;
+    set({ scale });
+  };
+  node.append(on, box.node, el("div", { class: "weight" }, range, number));
+  show();
+  return node;
+}
