@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from pocket.lora import FEW_STEPS
 from pocket.parts import Pipeline, Unet, library, make_scheduler, make_unet
 from pocket.world import BUCKETS, NATIVE_SIZE
 
@@ -23,6 +24,7 @@ CARD = {
         "a large striped green cross at the top on a white background",
         "a large white triangle at the bottom on a red gradient background",
     ],
+    "performance_loras": dict.fromkeys(("Extreme Speed", "Lightning", "Hyper-SD"), FEW_STEPS),
 }
 """What programs need to know about the folder beyond diffusers' own files."""
 
@@ -30,6 +32,17 @@ SHARD = "12MB"
 """The largest file of weights; hosts of repositories dislike big ones."""
 
 _OLD_FORM = ("vocab.json", "merges.txt")
+
+
+def write_adapters(work: Path, target: Path) -> None:
+    """Copy the trained adapters beside the model, where there are any, and write its card."""
+    for file in sorted((work / "loras").glob("*.safetensors")):
+        (target / "loras").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target / "loras" / file.name)
+    card = dict(CARD)
+    if not (target / "loras" / FEW_STEPS).exists():
+        del card["performance_loras"]
+    (target / "pochade.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
 
 
 def averaged_unet(checkpoint: Path) -> Unet:
@@ -77,7 +90,7 @@ def write_folder(work: Path, target: Path) -> None:
         _drop_repeated(target / "preview" / "config.json")
     for config in target.rglob("config.json"):
         forget_origin(config)
-    (target / "pochade.json").write_text(json.dumps(CARD, indent=2) + "\n", "utf-8")
+    write_adapters(work, target)
 
 
 def forget_origin(config: Path) -> None:

@@ -19,6 +19,9 @@ from pocket.parts import Unet
 
 PREFIX = "lora_unet_"
 
+FEW_STEPS = "pocket_lcm.safetensors"
+"""File of the adapters that every fast mode of the finished model uses."""
+
 TARGETS = (
     "conv1",
     "conv2",
@@ -96,11 +99,17 @@ class Lora(nn.Module):
         self.strength: Tensor | float = 1.0
         """Weight of the adapters: one number, or (N,) for each picture; 0 leaves them out."""
         self.pairs = nn.ModuleDict()
+        self._handles = []
         for name, layer in unet.named_modules():
             if name.endswith(TARGETS) and isinstance(layer, nn.Linear | nn.Conv2d):
                 pair = Pair(layer, adapter.rank)
                 self.pairs[name.replace(".", "_")] = pair
-                layer.register_forward_hook(self._hook(pair))
+                self._handles.append(layer.register_forward_hook(self._hook(pair)))
+
+    def detach(self) -> None:
+        """Take the adapters off the UNet."""
+        for handle in self._handles:
+            handle.remove()
 
     def _hook(self, pair: Pair) -> Any:
         scale = self.adapter.alpha / self.adapter.rank

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 HERE = Path(__file__).resolve().parent
 FIELDS = ("background", "colour", "place", "shape", "style", "size")
 TARGETS = {"background": 0.95, "colour": 0.95, "place": 0.92, "shape": 0.90, "style": 0.70}
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+MARK = "measured"
 BATCH = 16
 
 
@@ -159,13 +159,18 @@ def contact_sheet(result: Result, *, columns: int = 8, rows: int = 8) -> Image.I
     return sheet
 
 
-def publish(text: str, readme: Path) -> None:
-    """Put the measured part between its two marks in the README."""
+def publish(text: str, readme: Path, mark: str) -> None:
+    """Put a measured part between its two marks in the README.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
     page = readme.read_text("utf-8")
-    if BEGIN not in page or END not in page:
-        raise ValueError(f"{readme.name}: expected the marks {BEGIN} and {END}")
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", "utf-8")
+    if begin not in page or end not in page:
+        raise ValueError(f"{readme.name}: expected the marks {begin} and {end}")
+    before, after = page.split(begin)[0], page.split(end)[1]
+    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}", "utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -189,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     log.info("\n%s", text)
     if not options.dry:
         contact_sheet(result).save(HERE / "contact_sheet.png", optimize=True)
-        publish(text, HERE / "README.md")
+        publish(text, HERE / "README.md", MARK)
 
 
 if __name__ == "__main__":

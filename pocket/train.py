@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pocket.cache import fill_cache
-from pocket.export import write_folder
+from pocket.export import write_adapters, write_folder
 from pocket.fit import Run
 from pocket.paths import fill_paths
 from pocket.seed import unpack
@@ -23,7 +23,7 @@ from pocket.train_vae import train_vae
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parent / "models" / "pocket"
-STAGES = ("text", "vae", "cache", "unet", "preview", "paths", "lcm", "style", "write")
+STAGES = ("text", "vae", "cache", "unet", "preview", "paths", "lcm", "style", "write", "adapters")
 
 
 def _stage(team: Team, stage: str, options: argparse.Namespace) -> None:
@@ -75,11 +75,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--decoder-steps", type=int, default=0, help="vae: then the decoder alone")
     parser.add_argument("--drawings", type=int, default=30000, help="cache: square pictures")
     parser.add_argument("--paths", type=int, default=1600, help="paths: how many in all")
-    parser.add_argument("--batch", type=int, default=32, help="unet: pictures a process and step")
-    parser.add_argument("--rate", type=float, default=1.2e-3, help="unet: learning rate")
+    parser.add_argument("--batch", type=int, default=32, help="pictures a process and step")
+    parser.add_argument("--rate", type=float, default=1.2e-3, help="learning rate")
     parser.add_argument("--compile", action="store_true", help="unet: compile the square bucket")
     parser.add_argument("--resume-from", type=Path, help="a finished folder to begin from")
-    parser.add_argument("--to", type=Path, default=MODEL, help="write: the folder to write")
+    parser.add_argument(
+        "--to", type=Path, default=MODEL, help="write, adapters: the folder to write"
+    )
     return parser.parse_args(arguments)
 
 
@@ -91,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         unpack(options.resume_from, options.work)
     if options.stage == "write":
         write_folder(options.work, options.to)
+    elif options.stage == "adapters":
+        write_adapters(options.work, options.to)
     else:
         run_team(options.processes, _stage, options.stage, options)
 

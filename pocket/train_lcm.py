@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from pocket.fit import Run, Trainer
-from pocket.lora import Adapter, Lora, save_lora
+from pocket.lora import FEW_STEPS, Adapter, Lora, save_lora
 from pocket.parts import Unet
 from pocket.paths import Lessons, load_teacher, true_sizes
 from pocket.team import Team
@@ -30,8 +30,6 @@ ADAPTER = Adapter(
     rank=16,
     alpha=16,
 )
-
-FILE = "pocket_lcm.safetensors"
 
 _WEAKER = 0.8
 """The weight that Hyper-SD gives its adapters; some of the lessons are taken at it."""
@@ -107,4 +105,4 @@ def train_lcm(team: Team, folder: Path, run: Run) -> None:
     trainer.fit(lambda rng, step: lesson_loss(student, lessons, words, rng, run.batch))
     if team.leads:
         weights = {n.removeprefix("lora."): w for n, w in trainer.average.weights.items()}
-        save_lora(weights, ADAPTER, folder / "loras" / FILE)
+        save_lora(weights, ADAPTER, folder / "loras" / FEW_STEPS)
