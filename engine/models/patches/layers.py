@@ -104,7 +104,6 @@ def _generalised(parts: Parts, factor: Factor) -> Delta | None:
     if not factors:
         return None
     a1, a2, b1, b2 = factors
-    is_old = b2.shape[1] == b1.shape[0] == a1.shape[0] == a2.shape[1]
-    if is_old:  # the second of each pair is the outer one; LyCORIS turned that round later
+    if a1.shape[0] < a1.shape[1]:  # older files: the second of each pair is the outer one
         return Generalised(a2, a1, b2, b1, factor(a1.shape[0]))
     return Generalised(a1, a2, b1, b2, factor(a2.shape[0]))

@@ -419,6 +419,27 @@ def test_lokr_in_tuckers_form_is_merged_unless_asked(tmp_path: Path) -> None:
     assert not WeightPatcher({"unet": unet}, compat="fooocus").use([patch]).changed
 
 
+@pytest.mark.parametrize("layer", [QUERY, CONV], ids=["matrix", "convolution"])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_glora_files_come_in_two_orders(layer: str, is_old: bool, tmp_path: Path) -> None:
+    unet = load_toy_unet(golden_folder())
+    weight = unet.get_parameter(f"{layer}.weight").detach().clone()
+    width, kernel = weight.shape[1], weight.shape[2:]
+    ones = (1,) * len(kernel)
+    a_up, a_down = torch.randn(width, RANK, *ones), torch.randn(RANK, width, *ones)
+    up, down = torch.randn(width, RANK, *ones), torch.randn(RANK, width, *kernel)
+    pairs = {"a1": a_up, "a2": a_down, "b1": up, "b2": down}
+    if is_old:
+        pairs = {"a2": a_up, "a1": a_down, "b2": up, "b1": down}
+    tensors = {f"unet.{layer}.{slot}.weight": value for slot, value in pairs.items()}
+    save_file({**tensors, f"unet.{layer}.alpha": torch.tensor(2.0)}, tmp_path / "a.safetensors")
+    WeightPatcher({"unet": unet}).use([Patch(tmp_path / "a.safetensors", 1.0)])
+    mix = a_up.flatten(1) @ a_down.flatten(1)
+    mixed = torch.einsum("oi...,ij->oj...", weight, mix)
+    expected = weight + 2.0 / RANK * (mixed + torch.tensordot(up.flatten(1), down, dims=1))
+    assert torch.allclose(unet.get_parameter(f"{layer}.weight").detach(), expected, atol=1e-4)
+
+
 def test_query_key_and_value_in_one_matrix_are_parted(
     networks: dict[str, nn.Module], tmp_path: Path
 ) -> None:
