@@ -22,8 +22,9 @@ _LABEL = "model.diffusion_model.label_emb.0.0.weight"
 _CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 _TEXT_1 = "conditioner.embedders.0.transformer.text_model.embeddings.token_embedding.weight"
 _TEXT_2 = "conditioner.embedders.1.model.token_embedding.weight"
-_VAE_PREFIX, _VAE_KEY = "first_stage_model.", "decoder.conv_in.weight"
-_VAE = _VAE_PREFIX + _VAE_KEY
+_VAE = "first_stage_model.decoder.conv_in.weight"
+_VAE_PREFIX = "first_stage_model."
+_VAE_SIDES = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 _PARTS = {"attention over text": (_CONTEXT,), "text encoders": (_TEXT_1, _TEXT_2), "VAE": (_VAE,)}
 
 PIPELINES: Mapping[str, Family] = {
@@ -94,7 +95,7 @@ def _foreign(shapes: Shapes) -> str | None:
     if any(key.startswith(("down_blocks.", "mid_block.")) for key in shapes):
         return "a network in diffusers' own layout; put its whole folder, with model_index.json, there instead"
     if _CONV_IN not in shapes:
-        is_vae = any(key.removeprefix(_VAE_PREFIX) == _VAE_KEY for key in shapes)
+        is_vae = all(key.removeprefix(_VAE_PREFIX).startswith(_VAE_SIDES) for key in shapes)
         return "a VAE; it belongs into the vae folder" if is_vae else "no diffusion model"
     return None
 

@@ -4,27 +4,43 @@ diffusers reads and converts them and its pipeline object holds the parts (desig
 """
 
 import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from engine.catalog import Checkpoint, read_header
 from engine.errors import ModelIncompatible, OutOfMemory
-from engine.models.devices import quiet_libraries, weight_dtype
 from engine.families import is_v_prediction, require_sdxl
+from engine.models.devices import quiet_libraries, weight_dtype
 from engine.models.files import fetch_pipeline, variant_of
 from engine.models.tokenizers import clip_tokenizer
 from engine.sampling.prediction import PREDICTIONS
 
 log = logging.getLogger(__name__)
 
-SDXL_CONFIG = Path(__file__).parent / "configs" / "sdxl"
-"""The settings of SDXL's networks, which a single file does not carry."""
-_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, AttributeError, SafetensorError)
+CONFIGS = Path(__file__).parent / "configs"
+"""The settings of each family's networks, which a single file does not carry."""
+SDXL_CONFIG = CONFIGS / "sdxl"
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    AttributeError,
+    SafetensorError,
+)
+_NO_MEMORY = "can't allocate memory"
+_HOLE = "meta tensor"
+"""What torch speaks of when a network is used that has weights without memory, since the file had none for them.
+
+diffusers also stumbles over a missing weight by a `KeyError` or a `TypeError`."""
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
@@ -68,45 +84,142 @@ class LoadedModel:
 
 
 def load_checkpoint(
-    checkpoint: Checkpoint, device: torch.device, *, config: Path = SDXL_CONFIG
+    checkpoint: Checkpoint,
+    device: torch.device,
+    *,
+    config: Path = SDXL_CONFIG,
+    dtype: torch.dtype | None = None,
 ) -> LoadedModel:
-    """Read a base model and put it on `device`: float32 on the CPU, bfloat16 or float16 elsewhere.
+    """Read a base model and put it on `device`.
 
     Args:
         checkpoint: A diffusers folder or a single file.
         device: Where the networks go.
         config: Settings of the networks of a single file; another folder is for files of another size.
+        dtype: Number format of the weights; None is `weight_dtype`'s choice.
 
     Raises:
         ModelNotFound: it must be fetched first and cannot be.
         ModelIncompatible: it is not a whole SDXL base model.
+        OutOfMemory: the device has no room for it.
     """
     quiet_libraries()
     if checkpoint.hub_id is not None:
         fetch_pipeline(checkpoint.hub_id, checkpoint.path)
-    dtype = weight_dtype(device)
-    try:
+    dtype = dtype or weight_dtype(device)
+    with reading(checkpoint.name):
         pipeline, v_prediction = _read(checkpoint.path, dtype, config)
-        _place(pipeline, device, dtype)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"{checkpoint.name}: the device has too little memory for it") from error
-    except _UNREADABLE as error:
-        raise ModelIncompatible(f"{checkpoint.name}: diffusers cannot read it: {error}") from error
+        for part in _PARTS:
+            require_whole(checkpoint.name, part, getattr(pipeline, part))
+        for text_encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
+            freeze(text_encoder.to(device))
+        place_unet(pipeline.unet, device)
+        place_vae(pipeline.vae, device)
     prediction = "v_prediction" if v_prediction else pipeline.scheduler.config.prediction_type
-    if prediction not in PREDICTIONS:
-        known = " or ".join(PREDICTIONS)
-        raise ModelIncompatible(f"{checkpoint.name}: expected {known} prediction, got {prediction}")
+    require_prediction(checkpoint.name, prediction)
     log.info("loaded %s as %s on %s", checkpoint.name, dtype, device)
     return LoadedModel(checkpoint, pipeline, device, prediction)
 
 
-def _place(pipeline: Any, device: torch.device, dtype: torch.dtype) -> None:
-    for part in _PARTS:
-        network = getattr(pipeline, part).to(device).eval().requires_grad_(requires_grad=False)
-        if part in ("unet", "vae"):
-            network.to(memory_format=torch.channels_last)
-    if pipeline.vae.config.force_upcast and dtype == torch.float16:
-        pipeline.vae.to(torch.float32)
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Tell what goes wrong while weights are read, in sentences that begin with `name`.
+
+    Raises:
+        ModelIncompatible: the library cannot read them.
+        OutOfMemory: there was no room for them.
+    """
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(f"{name}: the device has too little memory for it") from error
+    except (*_UNREADABLE, SingleFileComponentError) as error:
+        if _NO_MEMORY in str(error):  # what torch says on the CPU, where it has no type for it
+            raise OutOfMemory(f"{name}: this machine has too little memory for it") from error
+        if isinstance(error, KeyError | TypeError) or _HOLE in str(error):
+            problem = "expected all weights of its networks, got a file without some of them"
+            raise ModelIncompatible(f"{name}: {problem}") from error
+        raise ModelIncompatible(f"{name}: diffusers cannot read it: {_reason(error)}") from error
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read tensor names and shapes of a single file that is whole.
+
+    Raises:
+        ModelIncompatible: it is no safetensors file, or cut off.
+    """
+    shapes = read_header(path)
+    _require_uncut(path, path.name)
+    return shapes
+
+
+def require_uncut_parts(folder: Path, parts: Iterable[str]) -> None:
+    """Make sure that no file of weights in these parts of a diffusers folder is cut off.
+
+    Raises:
+        ModelIncompatible: one is.
+    """
+    for part in parts:
+        for path in sorted((folder / part).glob("*.safetensors")):
+            _require_uncut(path, f"{folder.name}/{part}/{path.name}")
+
+
+def _require_uncut(path: Path, name: str) -> None:
+    """Look at header and size only; diffusers would read a broken file into memory whole, as text, for the reason."""
+    try:
+        with safe_open(path, framework="pt"):
+            return
+    except SafetensorError as error:
+        problem = f"expected a whole safetensors file, got a broken one ({error}); fetch it again"
+        raise ModelIncompatible(f"{name}: {problem}") from error
+
+
+def require_whole(name: str, part: str, network: torch.nn.Module) -> None:
+    """Make sure that every weight of a network was in the file; those that were not have no memory.
+
+    Raises:
+        ModelIncompatible: some were not.
+    """
+    missing = [key for key, weight in network.named_parameters() if weight.is_meta]
+    if missing:
+        problem = f"expected all weights of its {part}, got none for {len(missing)} of them"
+        raise ModelIncompatible(f"{name}: {problem}, such as {missing[0]}")
+
+
+def require_prediction(name: str, prediction: str) -> None:
+    """Make sure that the engine knows what a UNet predicts.
+
+    Raises:
+        ModelIncompatible: it does not.
+    """
+    if prediction not in PREDICTIONS:
+        known = " or ".join(PREDICTIONS)
+        raise ModelIncompatible(f"{name}: expected {known} prediction, got {prediction}")
+
+
+def freeze(network: Any) -> Any:
+    """Bring a network into evaluation mode, without gradients."""
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def place_unet(unet: Any, device: torch.device) -> Any:
+    """Put a UNet on `device`, ready to paint."""
+    return freeze(unet.to(device)).to(memory_format=torch.channels_last)
+
+
+def place_vae(vae: Any, device: torch.device) -> Any:
+    """Put a VAE on `device`, in float32 where it would overflow in float16."""
+    if vae.config.force_upcast and vae.dtype == torch.float16:
+        vae.to(torch.float32)
+    return freeze(vae.to(device)).to(memory_format=torch.channels_last)
+
+
+def _reason(error: Exception) -> str:
+    """Cut what a library says to its first sentence."""
+    text = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return text.partition(". ")[0]
 
 
 def _read(path: Path, dtype: torch.dtype, config: Path) -> tuple[Any, bool]:
@@ -114,6 +227,7 @@ def _read(path: Path, dtype: torch.dtype, config: Path) -> tuple[Any, bool]:
 
     if path.is_dir():
         _require_sdxl_folder(path)
+        require_uncut_parts(path, _PARTS)
         pipeline = StableDiffusionXLPipeline.from_pretrained(
             path,
             dtype=dtype,
@@ -123,7 +237,7 @@ def _read(path: Path, dtype: torch.dtype, config: Path) -> tuple[Any, bool]:
             add_watermarker=False,
         )
         return pipeline, False
-    shapes = read_header(path)
+    shapes = read_shapes(path)
     require_sdxl(path.name, shapes)
     pipeline = StableDiffusionXLPipeline.from_single_file(
         path,

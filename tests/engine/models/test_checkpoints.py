@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from engine import ModelIncompatible
 from engine.catalog import Checkpoint, read_header
-from engine.models.checkpoints import SDXL_CONFIG, load_checkpoint
 from engine.families import require_sdxl
+from engine.models.checkpoints import SDXL_CONFIG, load_checkpoint
 from tests.golden_data import golden_folder
 from tests.single_file import write_single_file
 
@@ -84,6 +84,7 @@ REFUSED = {
     "a network in diffusers' own layout; put its whole folder, with model_index.json, there instead": {
         "down_blocks.0.resnets.0.conv1.weight": (1, 1, 3, 3)
     },
+    "a VAE; it belongs into the vae folder": {"decoder.conv_in.weight": (512, 4, 3, 3)},
     "no diffusion model": {"model.weight": (1,)},
     "a Stable Diffusion 1.x or 2.x model": {
         key: shape for key, shape in real_shapes().items() if key != LABEL
@@ -137,7 +138,9 @@ def test_a_truncated_file_is_refused(toy, tmp_path: Path) -> None:
     whole = (toy[0] / "toy.safetensors").read_bytes()
     path = tmp_path / "cut.safetensors"
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelIncompatible, match=r"^cut: diffusers cannot read it: "):
+    with pytest.raises(
+        ModelIncompatible, match=r"^cut\.safetensors: expected a whole .*; fetch it again$"
+    ):
         load_checkpoint(Checkpoint(name="cut", path=path), CPU, config=toy[0] / "config")
 
 
@@ -154,3 +157,43 @@ def test_a_lora_file_says_where_it_belongs(tmp_path: Path) -> None:
     save_file({"lora_unet_x.lora_up.weight": np.zeros((1, 1), np.float32)}, path)
     with pytest.raises(ModelIncompatible, match=r"got a LoRA; it belongs into the loras folder$"):
         load_checkpoint(Checkpoint(name="style.safetensors", path=path), CPU)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model.diffusion_model.middle_block.1.proj_in.weight",
+        "model.diffusion_model.label_emb.0.0.bias",
+        "model.diffusion_model.input_blocks.3.0.op.bias",
+        "first_stage_model.encoder.conv_out.weight",
+        "conditioner.embedders.0.transformer.text_model.final_layer_norm.bias",
+        "conditioner.embedders.1.model.text_projection",
+    ],
+)
+def test_a_file_without_some_weights_is_refused(key: str, toy, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+    from safetensors.torch import save_file as save
+
+    weights = load_file(toy[0] / "toy.safetensors")
+    del weights[key]
+    save(weights, tmp_path / "holes.safetensors")
+    checkpoint = Checkpoint(name="holes", path=tmp_path / "holes.safetensors")
+    with pytest.raises(ModelIncompatible, match=r"^holes: expected all weights of its "):
+        load_checkpoint(checkpoint, CPU, config=toy[0] / "config")
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_a_folder_with_a_torn_file_is_refused(part: str, tmp_path: Path) -> None:
+    from tests.tiny_model import write_tiny_model
+
+    folder = write_tiny_model(tmp_path / "torn")
+    path = next((folder / part).glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelIncompatible, match=rf"^torn/{part}/{path.name}: expected a whole "):
+        load_checkpoint(Checkpoint(name="torn", path=folder), CPU)
+
+
+def test_another_number_format_can_be_had(toy) -> None:
+    checkpoint = Checkpoint(name="toy", path=toy[0] / "toy.safetensors")
+    loaded = load_checkpoint(checkpoint, CPU, config=toy[0] / "config", dtype=torch.bfloat16)
+    assert loaded.unet.dtype == loaded.pipeline.text_encoder_2.dtype == torch.bfloat16
