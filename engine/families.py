@@ -95,7 +95,9 @@ def _foreign(shapes: Shapes) -> str | None:
     if any(key.startswith(("down_blocks.", "mid_block.")) for key in shapes):
         return "a network in diffusers' own layout; put its whole folder, with model_index.json, there instead"
     if _CONV_IN not in shapes:
-        is_vae = all(key.removeprefix(_VAE_PREFIX).startswith(_VAE_SIDES) for key in shapes)
+        is_vae = bool(shapes) and all(
+            key.removeprefix(_VAE_PREFIX).startswith(_VAE_SIDES) for key in shapes
+        )
         return "a VAE; it belongs into the vae folder" if is_vae else "no diffusion model"
     return None
 
