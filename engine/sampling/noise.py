@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from engine.sampling.brownian import BrownianPath
 from engine.sampling.walk import NoiseSource
 
 ENERGY_SEEDS = 2**63 - 1
@@ -69,21 +70,16 @@ def brownian_noise(
         A source of ``(W(sigma_next) - W(sigma)) / sqrt(|sigma_next - sigma|)``, negated where sigma falls: variance 1
         inside the interval, zeros where a step lies outside. One level alone gives zeros.
     """
-    import torchsde
-
     low, high = min((sigma for sigma in sigmas if sigma > 0), default=0.0), max(sigmas, default=0.0)
     if not low < high:
         still = torch.zeros(shape, device=device)
         return lambda sigma, sigma_next: still
-    path = torchsde.BrownianTree(low, torch.zeros(shape, device=draw_device), high, entropy=seed)
-    # The tree resolves times to 6 decimals, and warns where it is asked beyond its rounded ends.
-    first, last = round(low, 6), round(high, 6)
+    path = BrownianPath(seed, shape, start=low, end=high, device=str(draw_device))
 
     def noise(sigma: float, sigma_next: float) -> Tensor:
-        ends = sorted((sigma, sigma_next))
-        start, end = (min(max(at, first), last) for at in ends)
-        increment: Tensor = path(start, end) / math.sqrt(ends[1] - ends[0])
-        return (increment if sigma < sigma_next else -increment).to(device)
+        start, end = sorted((sigma, sigma_next))
+        increment = path.increment(start, end).div_(math.sqrt(end - start))
+        return (increment if sigma < sigma_next else increment.neg_()).to(device)
 
     return noise
 

@@ -95,25 +95,43 @@ def walk(running: Running) -> list[tuple[float, Denoiser, int]]:
     return seen
 
 
+class Still(torch.nn.Module):
+    """In a UNet's place: predicts half of what it is shown, on any device."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__()
+        self.dtype, self.device = torch.float32, torch.device(device)
+
+    def forward(self, x: Tensor, *args, **kwargs) -> tuple[Tensor]:
+        return (x * 0.5,)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("scheduler", SCHEDULES)
 def test_every_sampler_runs_on_every_schedule(sampler, scheduler):
-    model = model_sampling(scheduler)
     branch = Branch(torch.zeros(1, 1, 1), None, None)
-
-    class Still(torch.nn.Module):
-        dtype, device = torch.float32, torch.device("cpu")
-
-        def forward(self, x: Tensor, *args, **kwargs) -> tuple[Tensor]:
-            return (x * 0.5,)
-
-    setup = Setup(Denoiser(Still(), model), branch, None)
+    setup = Setup(Denoiser(Still(), model_sampling(scheduler)), branch, None)
     running = start(setup, sampler=sampler, scheduler=scheduler, steps=5)
     seen = walk(running)
     assert bool(running.latents.isfinite().all())
-    assert seen[-1][2] > 0
-    if sampler != "dpm_adaptive":
-        assert seen[-1][2] <= running.steps
+    assert 0 < seen[-1][2] <= running.steps
+
+
+@pytest.mark.parametrize("method", ["joint", "separate", "vae"])
+@pytest.mark.parametrize("sampler", ["dpmpp_2m_sde_gpu", "euler_ancestral"])
+def test_the_loop_never_waits_for_the_device(method, sampler):
+    # Meta tensors have no numbers: reading one, as a wait for a GPU would, is an error.
+    branch = Branch(torch.zeros(1, 1, 1, device="meta"), None, None)
+    setup = Setup(Denoiser(Still("meta"), model_sampling("karras")), branch, branch)
+    guidance = Guidance(guidance_scale=9.0, adaptive_cfg=7.0, sharpness=2.0)
+    running = start(
+        setup,
+        Refining(setup=setup, method=method, switch=3),
+        sampler=sampler,
+        guidance=guidance,
+    )
+    walk(running)
+    assert running.latents.is_meta
 
 
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m_sde_gpu", "heun"])

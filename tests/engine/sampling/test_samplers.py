@@ -102,6 +102,15 @@ def test_what_was_yielded_is_not_changed_afterwards(name):
     assert torch.equal(first, kept)
 
 
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "dpm_adaptive"])
+def test_no_sampler_waits_for_the_device(name):
+    # Meta tensors have no numbers: reading one, as a wait for a GPU would, is an error.
+    x = torch.ones(1, 4, 2, 2, device="meta")
+    sigmas = (*(14.0 - 0.5 * i for i in range(25)), 0.0)
+    _, _, final = walk(name, x, sigmas, lambda a, b: torch.ones_like(x), lambda x, sigma: x * 0.5)
+    assert final.is_meta
+
+
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS[name].noise == "none"])
 def test_more_steps_come_nearer_to_the_truth(name):
     # Clean latents of variance 1 around 0: the ODE's way is known, x / sqrt(1 + sigma²) stays what it is.
