@@ -1,5 +1,7 @@
 """Our Brownian path is torchsde's, number by number, with fewer draws."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -41,7 +43,7 @@ def test_the_steps_of_a_schedule_equal_torchsdes(n):
     sigmas = schedule("karras", sdxl_table(), n)[:-1]
     path = BrownianPath(5, SHAPE, start=sigmas[-1], end=sigmas[0])
     tree = torchsde_tree(5, sigmas[-1], sigmas[0])
-    for high, low in zip(sigmas, sigmas[1:], strict=False):
+    for high, low in pairwise(sigmas):
         low, high = (inside((sigmas[-1], sigmas[0]), at) for at in (low, high))
         assert torch.equal(path.increment(low, high), tree(low, high))
 
@@ -52,7 +54,7 @@ def test_steps_side_by_side_share_their_draws(monkeypatch):
     drawn = []
     randn = torch.randn
     monkeypatch.setattr(torch, "randn", lambda *a, **k: drawn.append(1) or randn(*a, **k))
-    for high, low in zip(sigmas, sigmas[1:], strict=False):
+    for high, low in pairwise(sigmas):
         path.increment(low, high)
     assert len(drawn) < 20 * len(sigmas)
 
