@@ -23,6 +23,7 @@ from engine import (
     WorkerDied,
 )
 from jobs.archive import Archive, read_plan
+from jobs.claims import settle_claim, settle_old_claims
 from jobs.errors import QueueFull, ShuttingDown, StorageFailed
 from jobs.files import InputFolder, OutputFolder
 from jobs.live import Live, revive
@@ -106,7 +107,7 @@ class Dispatcher:
             StorageFailed: the database cannot be read or written.
         """
         self._life = self._store.begin_life()
-        self._settle_claims()
+        settle_old_claims(self._store, self._outputs)
         for row in self._store.unfinished():
             live = self._live[row.id] = revive(row, self._archive.story(row.id), self._life)
             if read_plan(live.plan) is None:
@@ -299,28 +300,11 @@ class Dispatcher:
             self._store.add_image(live.id, image, entry)
         except StorageFailed as error:
             self._doom(live, f"the picture could not be saved: {error}")
-            self._settle(live.id, name, is_recorded=False)
+            settle_claim(self._outputs, live.id, name, is_recorded=False)
             return
-        self._settle(live.id, name, is_recorded=True)
+        settle_claim(self._outputs, live.id, name, is_recorded=True)
         live.settled.add(event.index)
         live.story.add(entry.event, entry.path)
-
-    def _settle_claims(self) -> None:
-        """Decide about the pictures that an earlier life wrote but may not have recorded."""
-        for job_id, name in list(self._outputs.claims()):
-            if self._store.is_known(job_id):
-                recorded = self._store.paths(job_id)
-                self._settle(job_id, name, is_recorded=name in recorded)
-
-    def _settle(self, job_id: str, name: str, *, is_recorded: bool) -> None:
-        """Drop the claim on a picture, and one that is not recorded with it; what fails waits for the next life."""
-        try:
-            if is_recorded:
-                self._outputs.confirm(job_id, name)
-            else:
-                self._outputs.withdraw(job_id, name)
-        except OSError as error:
-            log.warning("job %s: %s: %s", job_id, name, error.strerror)
 
     def _note_skipped(self, live: Live, event: ImageSkipped) -> None:
         if event.index in live.settled:
