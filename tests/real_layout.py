@@ -1,19 +1,14 @@
 """Single-file checkpoints of SDXL, the SDXL refiner and SD 1.5 at full size: every key with its shape, and hollow files of them.
 
-The UNets' keys are worked out from their architecture, as the original code lays it out; a test holds those of SDXL against the
-golden list. A hollow file has a true header and no data: its gigabytes of zeros take no room on the disk.
+The keys are worked out from the networks' architecture, as the original code lays it out; tests hold them against the golden list
+and diffusers' converters. A hollow file has a true header and no data: its gigabytes of zeros take no room on the disk.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
-
-from engine.models.checkpoints import CONFIGS, SDXL_CONFIG
-from tests.single_file import original_text_1, original_text_2, original_vae
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
@@ -43,7 +38,10 @@ SDXL = UNetLayout((320, 640, 1280), (0, 2, 10), 10, 2048, 2816, linear=True)
 SDXL_REFINER = UNetLayout((384, 768, 1536, 1536), (0, 4, 4, 0), 4, 1280, 2560, linear=True)
 SD15 = UNetLayout((320, 640, 1280, 1280), (1, 1, 1, 0), 1, 768, None, linear=False)
 LAYERS = 2
+"""Residual blocks in each level on the way down; one more on the way up."""
 LATENT = 4
+VAE_CHANNELS = (128, 256, 512, 512)
+TOKENS, POSITIONS = 49408, 77
 
 
 def unet_shapes(layout: UNetLayout) -> Shapes:
@@ -155,7 +153,7 @@ def base_shapes() -> Shapes:
     """List a whole SDXL base checkpoint: 2515 tensors that count, and one that doesn't."""
     return {
         **_prefixed(UNET, unet_shapes(SDXL)),
-        **_vae_shapes(),
+        **_prefixed("first_stage_model.", vae_shapes()),
         **_clip_l("conditioner.embedders.0."),
         **_clip_g("conditioner.embedders.1."),
         "denoiser.sigmas": (1000,),
@@ -166,7 +164,7 @@ def refiner_shapes() -> Shapes:
     """List a whole SDXL refiner."""
     return {
         **_prefixed(UNET, unet_shapes(SDXL_REFINER)),
-        **_vae_shapes(),
+        **_prefixed("first_stage_model.", vae_shapes()),
         **_clip_g("conditioner.embedders.0."),
         "denoiser.sigmas": (1000,),
     }
@@ -176,7 +174,7 @@ def sd15_shapes() -> Shapes:
     """List a whole Stable Diffusion 1.5 checkpoint, with what its training left in it."""
     return {
         **_prefixed(UNET, unet_shapes(SD15)),
-        **_vae_shapes(),
+        **_prefixed("first_stage_model.", vae_shapes()),
         **_clip_l("cond_stage_model."),
         "betas": (1000,),
         "alphas_cumprod": (1000,),
@@ -188,40 +186,92 @@ def _prefixed(prefix: str, shapes: Mapping[str, Shape]) -> Shapes:
     return {prefix + key: shape for key, shape in shapes.items()}
 
 
-def _vae_shapes() -> Shapes:
-    """List the VAE, which has the same build in all three families."""
-    from diffusers import AutoencoderKL
+def vae_shapes() -> Shapes:
+    """List the VAE's keys without their prefix; it has the same build in all three families."""
+    widths, deepest = VAE_CHANNELS, VAE_CHANNELS[-1]
+    shapes = {
+        **_layer("encoder.conv_in", widths[0], 3, 3, 3),
+        **_layer("decoder.conv_in", deepest, LATENT, 3, 3),
+        **_layer("encoder.conv_out", 2 * LATENT, deepest, 3, 3),
+        **_layer("decoder.conv_out", 3, widths[0], 3, 3),
+        **_layer("quant_conv", 2 * LATENT, 2 * LATENT, 1, 1),
+        **_layer("post_quant_conv", LATENT, LATENT, 1, 1),
+        **_layer("encoder.norm_out", deepest),
+        **_layer("decoder.norm_out", widths[0]),
+    }
+    for side, row, resize, layers in (
+        ("encoder", "down", "downsample", LAYERS),
+        ("decoder", "up", "upsample", LAYERS + 1),
+    ):
+        for name in ("block_1", "block_2"):
+            shapes |= _vae_resnet(f"{side}.mid.{name}", deepest, deepest)
+        shapes |= _layer(f"{side}.mid.attn_1.norm", deepest)
+        for name in ("q", "k", "v", "proj_out"):
+            shapes |= _layer(f"{side}.mid.attn_1.{name}", deepest, deepest, 1, 1)
+        levels = list(enumerate(widths))
+        width = widths[0] if row == "down" else deepest
+        last = len(levels) - 1 if row == "down" else 0
+        for level, outputs in levels if row == "down" else reversed(levels):
+            for layer in range(layers):
+                shapes |= _vae_resnet(f"{side}.{row}.{level}.block.{layer}", width, outputs)
+                width = outputs
+            if level != last:
+                shapes |= _layer(f"{side}.{row}.{level}.{resize}.conv", width, width, 3, 3)
+    return shapes
 
-    with torch.device("meta"):
-        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(SDXL_CONFIG / "vae"))
-    return _shapes(original_vae(vae.state_dict()))
+
+def _vae_resnet(name: str, inputs: int, outputs: int) -> Shapes:
+    shapes = {
+        **_layer(f"{name}.norm1", inputs),
+        **_layer(f"{name}.conv1", outputs, inputs, 3, 3),
+        **_layer(f"{name}.norm2", outputs),
+        **_layer(f"{name}.conv2", outputs, outputs, 3, 3),
+    }
+    if inputs != outputs:
+        shapes |= _layer(f"{name}.nin_shortcut", outputs, inputs, 1, 1)
+    return shapes
 
 
 def _clip_l(prefix: str) -> Shapes:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    with torch.device("meta"):
-        encoder = CLIPTextModel(CLIPTextConfig.from_pretrained(CONFIGS / "sdxl" / "text_encoder"))
-    old = "conditioner.embedders.0."
-    shapes = _shapes(original_text_1(encoder.state_dict()))
-    named = {prefix + key.removeprefix(old): shape for key, shape in shapes.items()}
-    return {**named, f"{prefix}transformer.text_model.embeddings.position_ids": (1, 77)}
+    """List CLIP-L as transformers names it."""
+    model, width = f"{prefix}transformer.text_model.", 768
+    shapes: Shapes = {
+        f"{model}embeddings.token_embedding.weight": (TOKENS, width),
+        f"{model}embeddings.position_embedding.weight": (POSITIONS, width),
+        f"{model}embeddings.position_ids": (1, POSITIONS),
+        **_layer(f"{model}final_layer_norm", width),
+    }
+    for number in range(12):
+        layer = f"{model}encoder.layers.{number}"
+        for name in ("layer_norm1", "layer_norm2"):
+            shapes |= _layer(f"{layer}.{name}", width)
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= _layer(f"{layer}.self_attn.{name}", width, width)
+        shapes |= _layer(f"{layer}.mlp.fc1", 4 * width, width)
+        shapes |= _layer(f"{layer}.mlp.fc2", width, 4 * width)
+    return shapes
 
 
 def _clip_g(prefix: str) -> Shapes:
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
-
-    config = CLIPTextConfig.from_pretrained(CONFIGS / "sdxl" / "text_encoder_2")
-    with torch.device("meta"):
-        encoder = CLIPTextModelWithProjection(config)
-    old = "conditioner.embedders.1."
-    shapes = _shapes(original_text_2(encoder.state_dict()))
-    named = {prefix + key.removeprefix(old): shape for key, shape in shapes.items()}
-    return {**named, f"{prefix}model.logit_scale": ()}
-
-
-def _shapes(tensors: Iterable[tuple[str, Tensor]]) -> Shapes:
-    return {key: tuple(value.shape) for key, value in tensors}
+    """List CLIP-G as OpenCLIP names it: query, key and value in one matrix."""
+    model, width = f"{prefix}model.", 1280
+    shapes: Shapes = {
+        f"{model}token_embedding.weight": (TOKENS, width),
+        f"{model}positional_embedding": (POSITIONS, width),
+        f"{model}text_projection": (width, width),
+        f"{model}logit_scale": (),
+        **_layer(f"{model}ln_final", width),
+    }
+    for number in range(32):
+        layer = f"{model}transformer.resblocks.{number}"
+        for name in ("ln_1", "ln_2"):
+            shapes |= _layer(f"{layer}.{name}", width)
+        shapes[f"{layer}.attn.in_proj_weight"] = (3 * width, width)
+        shapes[f"{layer}.attn.in_proj_bias"] = (3 * width,)
+        shapes |= _layer(f"{layer}.attn.out_proj", width, width)
+        shapes |= _layer(f"{layer}.mlp.c_fc", 4 * width, width)
+        shapes |= _layer(f"{layer}.mlp.c_proj", width, 4 * width)
+    return shapes
 
 
 def number_format(key: str, floats: str) -> str:
@@ -255,7 +305,7 @@ def header(shapes: Mapping[str, Shape], floats: str) -> tuple[bytes, int]:
 def _sizes(shapes: Mapping[str, Shape], floats: str) -> Iterator[tuple[str, int]]:
     for key, shape in shapes.items():
         kind = number_format(key, floats)
-        yield kind, torch.Size(shape).numel() * BYTES[kind]
+        yield kind, math.prod(shape) * BYTES[kind]
 
 
 def write_hollow(path: Path, shapes: Mapping[str, Shape], floats: str = "BF16") -> Path:

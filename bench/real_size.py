@@ -1,0 +1,265 @@
+"""SDXL at full size, once for real: a single file is written, loaded, patched by a LoRA, restored, and makes one step.
+
+    python -m bench.real_size --dir FOLDER [--dtype bfloat16] [--size 1024] [--write]
+
+The weights are random, but of the real names, shapes and spread; both files are removed at the end. Takes 8 GB of FOLDER and, in bfloat16,
+13 GB of memory. ``--write`` keeps the table in docs/real_size.md. Reads /proc, so it runs on Linux only.
+"""
+
+import argparse
+import datetime
+import hashlib
+import math
+import platform
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from engine.catalog import Checkpoint
+from engine.models.checkpoints import LoadedModel, load_checkpoint
+from engine.models.patches import Patch, WeightPatcher
+from tests.real_layout import SDXL, Shape, base_shapes, header, number_format, unet_shapes
+
+RESULTS = Path(__file__).parent.parent / "docs" / "real_size.md"
+RANK = 16
+STORED = {"F16": torch.float16, "I64": torch.int64}
+CPU = torch.device("cpu")
+_PATCHED = re.compile(r"(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)$")
+_NOISE = 2**22
+_EMBEDDING_SPREAD = 0.02
+
+
+def main() -> None:
+    """Measure, print, and keep the table where asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    options.dir.mkdir(parents=True, exist_ok=True)
+    base, lora = options.dir / "random_sdxl.safetensors", options.dir / "random_lora.safetensors"
+    table = Table()
+    try:
+        measure(table, base, lora, getattr(torch, options.dtype), options.size)
+    finally:
+        base.unlink(missing_ok=True)
+        lora.unlink(missing_ok=True)
+    if options.write:
+        RESULTS.write_text(heading(options.dtype) + table.text(), encoding="utf-8")
+
+
+def heading(dtype: str) -> str:
+    """Say when, where and how the table was made."""
+    return (
+        "# SDXL at full size\n\n"
+        f"Made by `python -m bench.real_size --write` on {datetime.date.today()}: a single file of SDXL's real layout with random "
+        f"weights (float16), loaded on the CPU as {dtype}; a kohya LoRA of rank {RANK} on every attention and feed-forward "
+        f"layer of the UNet and on both text encoders. {torch.get_num_threads()} thread(s) of {platform.machine()}, "
+        f"torch {torch.__version__}, other programs at work beside it.\n\n"
+        "Memory is the process's own at its peak; pages of the mapped file come on top, but the system takes them back when it "
+        "needs them.\n\n"
+    )
+
+
+def measure(table: "Table", base: Path, lora: Path, dtype: torch.dtype, size: int) -> None:
+    """Go through the life of a checkpoint and a LoRA, one table row each.
+
+    Raises:
+        RuntimeError: the weights are not what they were once the LoRA is out, or a step's result is not finite.
+    """
+    shapes, lora_shapes = base_shapes(), dict(kohya_shapes())
+    table.time(f"write the checkpoint ({gigabytes(shapes)} GB)", lambda: write_file(base, shapes))
+    table.time(
+        f"write the LoRA ({gigabytes(lora_shapes)} GB)", lambda: write_file(lora, lora_shapes)
+    )
+    model = table.time("load the checkpoint", lambda: load(base, dtype))
+    networks = networks_of(model)
+    pristine = table.time("checksum of all weights", lambda: checksum(networks))
+    patcher = WeightPatcher(networks)
+    report = table.time("apply the LoRA at 0.8", lambda: patcher.use([Patch(lora, 0.8)]))
+    table.note(f"{report.files[0]}")
+    patched = checksum(networks)
+    table.time("change its weight to 0.4", lambda: patcher.use([Patch(lora, 0.4)]))
+    changed = checksum(networks)
+    table.time("take it out", lambda: patcher.use([]))
+    if checksum(networks) != pristine or len({pristine, patched, changed}) != 3:
+        raise RuntimeError("expected the pristine weights once the LoRA is out, got others")
+    table.note(f"sha256 of all weights before and after: {pristine[:16]}…, equal")
+    spread = table.time(f"one UNet step, one row, {size}x{size}", lambda: step(model, size))
+    if not math.isfinite(spread):
+        raise RuntimeError(f"expected a finite result, got a spread of {spread}")
+    table.note(f"its result is finite; standard deviation {spread:.2f}")
+
+
+def load(path: Path, dtype: torch.dtype) -> LoadedModel:
+    """Read the checkpoint as the engine does."""
+    return load_checkpoint(Checkpoint(name=path.name, path=path), CPU, dtype=dtype)
+
+
+def networks_of(model: LoadedModel) -> dict[str, nn.Module]:
+    """Name the networks that LoRAs change."""
+    parts = ("unet", "text_encoder", "text_encoder_2")
+    return {part: getattr(model.pipeline, part) for part in parts}
+
+
+@torch.inference_mode()
+def step(model: LoadedModel, size: int) -> float:
+    """Call the UNet on noise with a random text. Returns the result's standard deviation."""
+    unet: Any = model.unet
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(unet.dtype)
+
+    sizes = torch.tensor([[size, size, 0, 0, size, size]], dtype=unet.dtype)
+    result = unet(
+        noise(1, 4, size // 8, size // 8),
+        torch.tensor([500]),
+        encoder_hidden_states=noise(1, 77, 2048),
+        added_cond_kwargs={"text_embeds": noise(1, 1280), "time_ids": sizes},
+    ).sample
+    return float(result.float().std())
+
+
+def checksum(networks: Mapping[str, nn.Module]) -> str:
+    """Hash every bit of every weight, in order."""
+    digest = hashlib.sha256()
+    for part, network in sorted(networks.items()):
+        for name, weight in network.named_parameters():
+            digest.update(f"{part}.{name}".encode())
+            digest.update(weight.detach().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def kohya_shapes() -> Iterator[tuple[str, Shape]]:
+    """List a LoRA of kohya's naming on all attention and feed-forward layers of SDXL."""
+    for key, shape in unet_shapes(SDXL).items():
+        module, _, kind = key.rpartition(".")
+        if kind == "weight" and _PATCHED.search(module):
+            yield from _adapter(f"lora_unet_{module.replace('.', '_')}", *shape)
+    for prefix, layers, width in (("lora_te1", 12, 768), ("lora_te2", 32, 1280)):
+        for number in range(layers):
+            layer = f"{prefix}_text_model_encoder_layers_{number}_"
+            for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                yield from _adapter(f"{layer}self_attn_{name}", width, width)
+            yield from _adapter(f"{layer}mlp_fc1", 4 * width, width)
+            yield from _adapter(f"{layer}mlp_fc2", width, 4 * width)
+
+
+def _adapter(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.alpha", ()
+    yield f"{name}.lora_down.weight", (RANK, inputs)
+    yield f"{name}.lora_up.weight", (outputs, RANK)
+
+
+def write_file(path: Path, shapes: Mapping[str, Shape]) -> None:
+    """Write random weights in float16, tensor by tensor."""
+    noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(0))
+    with path.open("wb") as file:
+        file.write(header(shapes, "F16")[0])
+        for key, shape in shapes.items():
+            write_tensor(file, key, shape, noise)
+
+
+def write_tensor(file: BinaryIO, key: str, shape: Shape, noise: Tensor) -> None:
+    """Write one tensor: parts of `noise` from a place that the key decides, at the layer's usual spread."""
+    count, stored = math.prod(shape), STORED[number_format(key, "F16")]
+    if len(shape) < 2:
+        value = float(RANK) if key.endswith(".alpha") else float(key.endswith(".weight"))
+        file.write(_bytes(torch.full((count,), value, dtype=stored)))
+        return
+    is_embedding = "embedding" in key or key.endswith("text_projection")
+    spread = _EMBEDDING_SPREAD if is_embedding else 1 / math.sqrt(math.prod(shape[1:]))
+    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little") % _NOISE
+    while count:
+        piece = noise[start : start + count]
+        file.write(_bytes((piece * spread).to(stored)))
+        count, start = count - len(piece), 0
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().view(torch.uint8).numpy().data
+
+
+def gigabytes(shapes: Mapping[str, Shape]) -> str:
+    """Say how large a file of these tensors is."""
+    start, data = header(shapes, "F16")
+    return f"{(len(start) + data) / 1e9:.2f}"
+
+
+class Table:
+    """Rows of what was done, how long it took, and the memory it needed."""
+
+    def __init__(self) -> None:
+        self._rows = [
+            "| what | seconds | own memory, GB | with the mapped file, GB |",
+            "|---|---|---|---|",
+        ]
+        self._notes: list[str] = []
+
+    def time(self, what: str, work: Callable[[], Any]) -> Any:
+        """Do `work`, add its row and print it; gives what `work` gave."""
+        with _Watch() as watch:
+            started = time.perf_counter()
+            result = work()
+            seconds = time.perf_counter() - started
+        own, mapped = (peak / 1e6 for peak in watch.peaks)
+        self._rows.append(f"| {what} | {seconds:.1f} | {own:.1f} | {mapped:.1f} |")
+        sys.stdout.write(self._rows[-1] + "\n")
+        sys.stdout.flush()
+        return result
+
+    def note(self, text: str) -> None:
+        """Add a line below the table, and print it."""
+        self._notes.append(text)
+        sys.stdout.write(text + "\n")
+
+    def text(self) -> str:
+        """Give table and notes as Markdown."""
+        return "\n".join([*self._rows, "", *(f"- {note}" for note in self._notes), ""])
+
+
+class _Watch:
+    """Looks at the process's memory ten times a second and keeps the peaks."""
+
+    def __init__(self) -> None:
+        self.peaks = (0, 0)
+        """Own and resident memory, in thousands of bytes."""
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "_Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while True:
+            now = memory(Path("/proc/self/status").read_text(encoding="ascii").splitlines())
+            self.peaks = (max(self.peaks[0], now[0]), max(self.peaks[1], now[1]))
+            if self._done.wait(0.1):
+                return
+
+
+def memory(status: Iterable[str]) -> tuple[int, int]:
+    """Read own and resident memory, in thousands of bytes, from the lines of /proc/PID/status."""
+    facts = dict(line.split(":", 1) for line in status)
+    own, resident = (int(facts[key].split()[0]) * 1024 // 1000 for key in ("RssAnon", "VmRSS"))
+    return own, resident
+
+
+if __name__ == "__main__":
+    main()
