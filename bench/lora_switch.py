@@ -3,7 +3,8 @@
     python -m bench.lora_switch [--rounds 9] [--models-dir models] [--device cpu] [--keep-on cuda] [--real] [--write]
 
 The pocket model by default; ``--real`` takes an SDXL UNet of full size with random weights in bfloat16 (5.2 GB, 5 more for pristine copies).
-LoRAs are random, of rank 16, on all attention layers. Without `peft` only our side is timed. ``--write`` keeps the table in bench/LORA_SWITCH.md.
+LoRAs are random, of rank 16, on all attention layers. Without `peft` only our side is timed. ``--write`` keeps the table beside
+this file: LORA_SWITCH.md, or LORA_SWITCH_REAL.md.
 """
 
 import argparse
@@ -28,7 +29,6 @@ from engine.models.devices import quiet_libraries, use_threads
 from engine.models.patches import Patch, WeightPatcher
 
 RANK = 16
-RESULTS = Path(__file__).parent / "LORA_SWITCH.md"
 PREFIXES = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 Scenes = Iterator[tuple[str, Callable[[], object]]]
 
@@ -52,7 +52,8 @@ def main() -> None:
         table = measure(pipeline, Path(folder), options)
     sys.stdout.write(table)
     if options.write:
-        RESULTS.write_text(table, encoding="utf-8")
+        name = "LORA_SWITCH_REAL.md" if options.real else "LORA_SWITCH.md"
+        (Path(__file__).parent / name).write_text(table, encoding="utf-8")
 
 
 def pocket_pipeline(options: argparse.Namespace) -> Any:
