@@ -116,11 +116,18 @@ class WarmModel:
         """Decode a preview of (B, 4, h, w) latents, as `PreviewDecoder` does."""
         if latent_format == SD15 and self.refiner is not None and self.refiner.preview:
             return self.refiner.preview(latents)
-        return self.preview(SDXL.to_model(latent_format.to_vae(latents)))
+        own = LatentFormat(self.loaded.vae.config.scaling_factor)
+        if latent_format != own:
+            latents = own.to_model(latent_format.to_vae(latents))
+        return self.preview(latents)
 
     def denoiser(self, scheduler: str) -> Denoiser:
         """Make the denoiser for a scheduler: some change how the UNet is fed and read."""
-        return Denoiser(self.loaded.unet, model_sampling(scheduler, self.loaded.prediction_type))
+        latent_format = LatentFormat(self.loaded.vae.config.scaling_factor)
+        return Denoiser(
+            self.loaded.unet,
+            model_sampling(scheduler, self.loaded.prediction_type, latent_format),
+        )
 
 
 def warm_up(
