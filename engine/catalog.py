@@ -5,6 +5,7 @@ A name from outside is looked up here and never becomes a path.
 """
 
 import difflib
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from engine.errors import InvalidRequest, ModelIncompatible, ModelNotFound
 from engine.families import PIPELINES, Family, family_of
@@ -28,6 +30,8 @@ SDXL_NATIVE = 1024
 MAX_HEADER = 64 * 2**20
 """Longest safetensors header that is read, in bytes; real SDXL checkpoints stay below 1 MB."""
 POCKET = "pocket"
+FETCHED = "fetched"
+"""Folder of the LoRAs that requests named by their address."""
 Kind = Literal["checkpoint", "lora", "vae", "embedding", "vae_approx"]
 """What a file of weights is for."""
 FOLDERS: Mapping[Kind, str] = {
@@ -63,6 +67,8 @@ class Source:
     url: str
     sha256: str | None = None
     """Hash of the file in hex, where it is known."""
+    is_asked: bool = False
+    """Whether a request named the address, so that it is fetched with care (design D11)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +159,8 @@ class Catalog:
         checkpoints: Iterable[Checkpoint],
         files: Iterable[Weights] = (),
         offers: Iterable[Checkpoint | Weights] = (),
+        *,
+        models_dir: Path = Path(),
     ) -> None:
         """Keep what is there, and what can be fetched.
 
@@ -160,7 +168,9 @@ class Catalog:
             checkpoints: Base models, the default one first.
             files: LoRAs, VAEs and embeddings; of two with one name the first counts.
             offers: What can be fetched, by the same names; left out where it is there already.
+            models_dir: Where files go that a request names by their address.
         """
+        self._models_dir = models_dir
         self._checkpoints: dict[str, Checkpoint] = {}
         self._files: dict[Kind, dict[str, Weights]] = {kind: {} for kind in FOLDERS}
         self._offers: dict[Kind, dict[str, Any]] = {kind: {} for kind in FOLDERS}
@@ -225,6 +235,26 @@ class Catalog:
             ModelNotFound: no LoRA has that name; the message names the closest.
         """
         return self._find(self._files["lora"], "lora", name, field)
+
+    def lora_at(self, url: str) -> Weights:
+        """Name the LoRA at an address: the one that was fetched from there, or is still to be.
+
+        Raises:
+            ValueError: the address does not end in a safetensors file's name.
+        """
+        file = PurePosixPath(unquote(urlsplit(url).path)).name
+        stem = re.sub(r"[^\w.-]+", "_", file.removesuffix(".safetensors"))[:80].lstrip(".")
+        if not file.endswith(".safetensors") or not stem:
+            raise ValueError(
+                f"expected an address that ends in NAME.safetensors, got {url[:200]!r}"
+            )
+        name = f"{FETCHED}/{hashlib.sha256(url.encode()).hexdigest()[:12]}-{stem}.safetensors"
+        return self._files["lora"].get(name) or Weights(
+            name=name,
+            path=self._models_dir / FOLDERS["lora"] / name,
+            kind="lora",
+            source=Source(url=url, is_asked=True),
+        )
 
     def vae(self, name: str, field: str = "advanced.vae") -> Weights:
         """Find a VAE, as `lora` finds a LoRA."""
@@ -294,12 +324,14 @@ def read_catalog(
     ]
     offered = [_offered(places, offer) for offer in offers]
     if first is None:
-        return Catalog(found, files, offered)
+        return Catalog(found, files, offered, models_dir=places.models_dir)
     if all(item.name != first for item in found) and _HUB_ID.fullmatch(first):
         path = places.models_dir / FOLDERS["checkpoint"] / first
-        return Catalog([Checkpoint(name=first, path=path, hub_id=first), *found], files, offered)
+        found.insert(0, Checkpoint(name=first, path=path, hub_id=first))
+        return Catalog(found, files, offered, models_dir=places.models_dir)
     chosen = Catalog(found, (), offered).checkpoint(first)
-    return Catalog([chosen, *(item for item in found if item is not chosen)], files, offered)
+    others = [item for item in found if item is not chosen]
+    return Catalog([chosen, *others], files, offered, models_dir=places.models_dir)
 
 
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:

@@ -29,7 +29,7 @@ from engine.sampling.latent_format import LatentFormat
 from engine.stages.decode import decode_latents
 from engine.stages.metadata import content_type, encode_image
 from engine.stages.preview import encode_previews
-from engine.warm import Palette
+from engine.warm import Palette, lora_file
 from engine.work import Work
 
 log = logging.getLogger(__name__)
@@ -340,4 +340,4 @@ def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
             weights.append(catalog.vae_approx(INTERPOSER.file, "refiner_model"))
     if plan.vae is not None:
         weights.append(catalog.vae(plan.vae))
-    return weights + [catalog.lora(item.name) for item in plan.loras]
+    return weights + [lora_file(catalog, item) for item in plan.loras]

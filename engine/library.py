@@ -36,6 +36,10 @@ _FEW_STEPS = {
 }
 
 
+def _nowhere(url: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
     """What requests are planned with."""
@@ -46,6 +50,8 @@ class Library:
     wildcards: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     expand: Callable[[str, int], str] | None = expand
     """Adds words for *Fooocus V2*; None leaves that to an expansion model in the worker."""
+    may_fetch: Callable[[str], bool] = _nowhere
+    """Whether weights may be fetched from an address that a request names."""
     defaults: Mapping[str, Any] | None = None
     """Fields of a request that a person's Fooocus folder starts with; None without one."""
 
@@ -68,6 +74,7 @@ def read_library(
     first: str | None = None,
     *,
     expand: Callable[[str, int], str] | None = expand,
+    may_fetch: Callable[[str], bool] = _nowhere,
 ) -> Library:
     """Read everything.
 
@@ -75,6 +82,7 @@ def read_library(
         shelves: Where things are.
         first: Name of the base model that becomes the default; see `read_catalog`.
         expand: Adds words for *Fooocus V2*.
+        may_fetch: Whether weights may be fetched from an address that a request names.
 
     Raises:
         ModelNotFound: `first` is not there.
@@ -96,6 +104,7 @@ def read_library(
         styles=read_styles([*styles_dirs, *shelves.styles_dirs]),
         wildcards=read_wildcards([*wildcards_dirs, ROOT / "wildcards"]),
         expand=expand,
+        may_fetch=may_fetch,
         defaults=defaults,
     )
 

@@ -5,7 +5,6 @@ equals another plan exactly when it makes the same picture, and goes to JSON and
 """
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from engine.catalog import SDXL_NATIVE, Catalog, Checkpoint
-from engine.errors import ModelIncompatible
+from engine.errors import InvalidRequest, ModelIncompatible
 from engine.families import Family
 from engine.geometry import Size, nearest_bucket, parse_size
 from engine.library import Library
@@ -77,6 +76,8 @@ class Lora:
     name: str
     """Of the catalog."""
     scale: float
+    url: str | None = None
+    """Where it was asked for by its address; it is fetched from there first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +189,7 @@ def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
     more, catalog = request.advanced, library.catalog
     base = catalog.checkpoint(more.base_model)
     mode = MODES[request.performance]
-    taken = _take_tags(request, base, catalog)
+    taken = _take_tags(request, base, library)
     first_seed = seed if request.seed is None else request.seed
     size = parse_size(request.aspect_ratio)
     steps = more.num_inference_steps or mode.steps
@@ -286,17 +287,16 @@ class _Taken:
     notes: tuple[str, ...]
 
 
-def _take_tags(request: TextRequest, base: Checkpoint, catalog: Catalog) -> _Taken:
+def _take_tags(request: TextRequest, base: Checkpoint, library: Library) -> _Taken:
     """Take the tags out of the first line; the others have none."""
-    given = [
-        (catalog.lora(item.path, f"loras.{index}.path").name, item.scale)
-        for index, item in enumerate(request.loras)
+    asked = [
+        _lora(item, f"loras.{index}.path", library) for index, item in enumerate(request.loras)
     ]
     lines = read_lines(request.prompt)
     tags = take_lora_tags(
         lines.main,
-        [item.name for item in catalog.loras],
-        given=given,
+        [item.name for item in library.catalog.loras],
+        given=[(item.name, item.scale) for item in asked],
         limit=MAX_LORAS,
         hidden=_distilled_file(request.performance, base),
     )
@@ -305,18 +305,33 @@ def _take_tags(request: TextRequest, base: Checkpoint, catalog: Catalog) -> _Tak
     prompt = Lines(tags.text, lines.extras)
     if not tags.text:
         prompt = read_lines(str(prompt))
-    return _Taken(prompt, _loras(tags.loras), tuple(notes))
+    tagged = [Lora(name=name, scale=scale) for name, scale in tags.loras[len(asked) :]]
+    return _Taken(prompt, (*asked, *tagged), tuple(notes))
 
 
-def _loras(named: Sequence[tuple[str, float]]) -> tuple[Lora, ...]:
-    return tuple(Lora(name=name, scale=scale) for name, scale in named)
+def _lora(asked: LoraWeight, field: str, library: Library) -> Lora:
+    """Find a LoRA by name, or by an address that may be fetched from."""
+    if "://" not in asked.path:
+        return Lora(name=library.catalog.lora(asked.path, field).name, scale=asked.scale)
+    if not library.may_fetch(asked.path):
+        problem = (
+            "expected a file of the loras folder, or an address on a host of --allow-downloads"
+        )
+        raise InvalidRequest(field, f"{problem}, got {asked.path[:200]!r}")
+    try:
+        name = library.catalog.lora_at(asked.path).name
+    except ValueError as error:
+        raise InvalidRequest(field, str(error)) from error
+    return Lora(name=name, scale=asked.scale, url=asked.path)
 
 
 def _asked_loras(value: Plan) -> tuple[LoraWeight, ...]:
     """List the LoRAs of a plan as a request names them; the performance mode brings its own."""
     has_own = MODES[value.request.performance].distilled is not None
     asked = value.loras[:-1] if has_own else value.loras
-    return tuple(LoraWeight.model_construct(path=item.name, scale=item.scale) for item in asked)
+    return tuple(
+        LoraWeight.model_construct(path=item.url or item.name, scale=item.scale) for item in asked
+    )
 
 
 def _distilled_file(performance: Performance, base: Checkpoint) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.catalog import Catalog, Checkpoint
+from engine.catalog import Catalog, Checkpoint, Weights
 from engine.errors import InvalidRequest, ModelIncompatible
 from engine.library import INTERPOSER
 from engine.loop import Denoiser
@@ -211,7 +211,7 @@ class Palette:
         return self.model
 
     def _put_loras(self, model: WarmModel, loras: tuple[Lora, ...]) -> None:
-        patches = [Patch(self.catalog.lora(item.name).path, item.scale) for item in loras]
+        patches = [Patch(lora_file(self.catalog, item).path, item.scale) for item in loras]
         report = model.patcher.use(patches)
         if report.changed - {"unet"}:
             model.encoder.forget()
@@ -250,7 +250,7 @@ class Palette:
     def _fitting(self, refiner: WarmRefiner, loras: Iterable[Lora]) -> Iterator[Patch]:
         """Choose the LoRAs that fit the refiner; the others act on the base model alone, as in Fooocus."""
         for item in loras:
-            path = self.catalog.lora(item.name).path
+            path = lora_file(self.catalog, item).path
             try:
                 refiner.patcher.check(path)
             except ModelIncompatible as error:
@@ -264,6 +264,15 @@ class Palette:
         if found is None or (found.path.suffix in PICKLED and not self._allow_pickle):
             return None
         return found.path
+
+
+def lora_file(catalog: Catalog, lora: Lora) -> Weights:
+    """Find the file of a LoRA.
+
+    Raises:
+        ModelNotFound: it is not in the catalog.
+    """
+    return catalog.lora_at(lora.url) if lora.url else catalog.lora(lora.name)
 
 
 def _require_fit(model: WarmModel, refiner: WarmRefiner) -> None:

@@ -1,5 +1,6 @@
 """A plan settles a request, holds everything that decides the picture, and survives being written down."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -242,3 +243,26 @@ def test_an_unknown_base_model_names_the_closest() -> None:
 def test_ranges_and_choices_come_from_the_fields() -> None:
     assert bounds(TextRequest, "guidance_scale") == (1, 30)
     assert choices(TextRequest, "performance")[:2] == ("Quality", "Speed")
+
+
+def test_a_lora_by_its_address_is_asked_for_only_where_that_is_allowed() -> None:
+    url = "https://example.com/files/My%20Ink.safetensors?download=true"
+    request = TextRequest(styles=(), loras=(LoraWeight(path=url, scale=0.3),))
+    with pytest.raises(InvalidRequest, match=r"^loras\.0\.path: expected a file of the loras"):
+        plan(request, LIBRARY, seed=0)
+    open_library = replace(LIBRARY, may_fetch=lambda address: address.startswith("https://"))
+    (lora,) = plan(request, open_library, seed=0).loras
+    assert re.fullmatch(r"fetched/[0-9a-f]{12}-My_Ink\.safetensors", lora.name)
+    assert (lora.url, lora.scale) == (url, 0.3)
+    alone = only_image(plan(request, open_library, seed=0), 0)
+    assert plan(TextRequest.parse(request_of(alone)), open_library, seed=0).loras == (lora,)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://example.com/a.ckpt", "https://example.com/", "https://example.com/..safetensors"],
+)
+def test_an_address_that_names_no_safetensors_file_is_refused(url: str) -> None:
+    request = TextRequest(styles=(), loras=(LoraWeight(path=url),))
+    with pytest.raises(InvalidRequest, match=r"^loras\.0\.path: expected an address that ends in"):
+        plan(request, replace(LIBRARY, may_fetch=lambda address: True), seed=0)
