@@ -13,9 +13,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine import Progress, TextRequest, plan, read_catalog
+from engine import Library, Progress, Shelves, TextRequest, plan, read_library
 from jobs import EngineSpec, Jobs, JobSettings, ProcessWorker
 
 ROOT = Path(__file__).parent.parent
@@ -29,10 +30,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     page = statistics.median(start_to_page() for _ in range(rounds))
-    click = click_to_first_step(rounds)
-    sys.stdout.write(
-        f"start to page: {page:.2f} s\nclick to first step (model loaded): {click:.3f} s\n"
-    )
+    rows = {"from `python app.py` to the page": page}
+    rows |= {f"to the first step: {what}": took for what, took in first_steps(rounds).items()}
+    sys.stdout.write("| what | seconds |\n|---|---|\n")
+    sys.stdout.writelines(f"| {what} | {took:.3f} |\n" for what, took in rows.items())
 
 
 def start_to_page() -> float:
@@ -73,14 +74,15 @@ def answers(address: str) -> bool:
         return False
 
 
-def click_to_first_step(rounds: int) -> float:
-    """Submit jobs to a worker that is ready; median seconds until each tells its first step."""
-    catalog = read_catalog(ROOT / "models", "pocket")
+def first_steps(rounds: int) -> dict[str, float]:
+    """Submit jobs to a studio whose model is loaded; median seconds until each tells its first step."""
+    library = read_library(Shelves(models_dir=ROOT / "models"), "pocket")
     spec = EngineSpec(
         factory="engine.engine:create",
         kwargs={"models_dir": str(ROOT / "models"), "model": "pocket"},
         base_model="pocket",
     )
+    one, other = [item.name for item in library.catalog.loras][:2]
     with tempfile.TemporaryDirectory() as folder:
         settings = JobSettings(data_dir=Path(folder) / "d", output_dir=Path(folder) / "o")
         jobs = Jobs(settings, lambda: ProcessWorker(spec))
@@ -88,22 +90,44 @@ def click_to_first_step(rounds: int) -> float:
         try:
             while jobs.status().state != "ready":
                 time.sleep(0.1)
-            return statistics.median(
-                asyncio.run(_first_step(jobs, catalog)) for _ in range(rounds + 1)
-            )
+
+            def seconds(loras: Callable[[int], Sequence[tuple[str, float]]]) -> float:
+                times = [_first_step(jobs, library, loras(n)) for n in range(rounds + 1)]
+                return statistics.median(times[1:])
+
+            return {
+                "model loaded, nothing changed": seconds(lambda n: []),
+                "a LoRA in force, nothing changed": seconds(lambda n: [(one, 0.5)]),
+                "another weight of the LoRA each time": seconds(lambda n: [(one, 0.3 + 0.01 * n)]),
+                "another LoRA each time": seconds(
+                    lambda n: [((one, other)[n % 2], 0.4 + 0.01 * n)]
+                ),
+                "a LoRA and none in turn": seconds(lambda n: [(one, 0.5)] * (n % 2)),
+            }
         finally:
             jobs.close()
 
 
-async def _first_step(jobs: Jobs, catalog: object) -> float:
-    request = TextRequest(prompt="a large red star on a blue background", num_images=1)
-    started = time.perf_counter()
-    job_id = jobs.submit(plan(request, catalog, seed=1))  # type: ignore[arg-type]
-    first = 0.0
-    async for _, event in jobs.events(job_id, owner="local"):
-        if isinstance(event, Progress) and event.stage == "sampling" and not first:
-            first = time.perf_counter() - started
-    return first
+def _first_step(jobs: Jobs, library: Library, loras: Sequence[tuple[str, float]]) -> float:
+    request = TextRequest.parse(
+        {
+            "prompt": "a large red star on a blue background",
+            "styles": (),
+            "num_images": 1,
+            "loras": [{"path": path, "scale": scale} for path, scale in loras],
+            "advanced": {"num_inference_steps": 4},
+        }
+    )
+
+    async def wait() -> float:
+        started, first = time.perf_counter(), 0.0
+        job_id = jobs.submit(plan(request, library, seed=1))
+        async for _, event in jobs.events(job_id, owner="local"):
+            if isinstance(event, Progress) and event.stage == "sampling" and not first:
+                first = time.perf_counter() - started
+        return first
+
+    return asyncio.run(wait())
 
 
 if __name__ == "__main__":
