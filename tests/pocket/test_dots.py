@@ -1,5 +1,7 @@
 """Dots are drawn as clear as asked for, are measured as such, and change nothing else."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ def test_the_measure_follows_the_strength():
         for s in (0.0, 0.25, 0.5, 1.0)
     ]
     assert max(measured[0]) < 0.02
-    for weaker, stronger in zip(measured, measured[1:], strict=False):
+    for weaker, stronger in pairwise(measured):
         assert all(a < b for a, b in zip(weaker, stronger, strict=True))
     assert min(measured[-1]) > 0.1
 

@@ -1,5 +1,7 @@
 """Paths end where their ODE ends, survive the disk, and students learn from them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,7 @@ def test_steps_fall_from_the_start(start):
     for seed in range(20):
         steps = spaced(np.random.default_rng(seed), start)
         assert steps[0] == start
-        assert all(a > b > 0 for a, b in zip(steps, steps[1:], strict=False))
+        assert all(a > b > 0 for a, b in pairwise(steps))
 
 
 def test_a_path_ends_where_the_ode_ends(words):
