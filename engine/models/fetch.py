@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 
 from engine.errors import ModelIncompatible, ModelNotFound
 from engine.models.files import PARTIAL, network_error
+from engine.net import AddressRefused, Fetcher, Unreachable
 
 RECORD = ".sha256"
 """Ending of the file that keeps the hash of the first download."""
@@ -32,6 +34,8 @@ _TRIES = 5
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _ROOM = 64 << 20
 """Bytes that stay free on the disk."""
+MAX_ASKED = 16 << 30
+"""Most bytes of a file that a request names by its address."""
 
 
 class _Again(Exception):
@@ -48,6 +52,14 @@ class _Order:
     size: int | None
     tell: Tell
     timeout_s: float
+    fetcher: Fetcher | None
+
+    @property
+    def most(self) -> float:
+        """Most bytes that it may have."""
+        if self.size is not None:
+            return self.size
+        return math.inf if self.fetcher is None else MAX_ASKED
 
     @property
     def by_hand(self) -> str:
@@ -63,6 +75,7 @@ def fetch_file(
     size: int | None = None,
     timeout_s: float = 30.0,
     wait_s: float = 1.0,
+    fetcher: Fetcher | None = None,
 ) -> str:
     """Bring a file to `path`; one that is there already stays as it is.
 
@@ -74,6 +87,7 @@ def fetch_file(
         size: Bytes that the file must have; None takes any number.
         timeout_s: Longest silence of the server.
         wait_s: First pause after a break; each further one is twice as long.
+        fetcher: Goes to addresses that a request names (design D11); None trusts the address.
 
     Returns:
         The file's sha256 in hex.
@@ -91,6 +105,7 @@ def fetch_file(
         size=size,
         tell=tell,
         timeout_s=timeout_s,
+        fetcher=fetcher,
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +238,9 @@ def _receive_all(order: _Order, partial: _Partial, wait_s: float) -> None:
         try:
             _receive(order, partial)
             return
-        except (_Again, network_error()) as error:
+        except AddressRefused as error:
+            raise ModelNotFound(f"{order.path.name}: {error}") from error
+        except (_Again, Unreachable, network_error()) as error:
             tries = 0 if partial.size > best else tries + 1
             best = max(best, partial.size)
             if tries >= _TRIES:
@@ -240,15 +257,7 @@ def _receive(order: _Order, partial: _Partial) -> None:
     Raises:
         _Again: it broke off, or what arrived earlier is of another version.
     """
-    from huggingface_hub import get_session
-
-    with get_session().stream(
-        "GET",
-        order.url,
-        headers=partial.request(order),
-        follow_redirects=True,
-        timeout=order.timeout_s,
-    ) as answer:
+    with _asked(order, partial.request(order)) as answer:
         _require_file(order, answer)
         total = _place(answer, partial)
         _require_size(order, total)
@@ -256,12 +265,28 @@ def _receive(order: _Order, partial: _Partial) -> None:
         order.tell(partial.size, total)
         for chunk in answer.iter_raw():  # as it comes: a chunk that is not full would be lost
             partial.append(chunk)
-            if order.size is not None and partial.size > order.size:
+            if partial.size > order.most:
                 _require_size(order, partial.size)
             order.tell(partial.size, total)
     expected = total if order.size is None else order.size
     if expected is not None and partial.size != expected:
         raise _Again(f"{partial.size} bytes of {expected}")
+
+
+@contextlib.contextmanager
+def _asked(order: _Order, headers: Mapping[str, str]) -> Iterator[Any]:
+    """Ask for the file; the answer is one of the hub's client, or of the fetcher, which is alike."""
+    opened: contextlib.AbstractContextManager[Any]
+    if order.fetcher is not None:
+        opened = order.fetcher.open(order.url, headers=headers, timeout_s=order.timeout_s)
+    else:
+        from huggingface_hub import get_session
+
+        opened = get_session().stream(
+            "GET", order.url, headers=headers, follow_redirects=True, timeout=order.timeout_s
+        )
+    with opened as answer:
+        yield answer
 
 
 def _require_file(order: _Order, answer: Any) -> None:
@@ -308,6 +333,9 @@ def _validator(headers: Mapping[str, str]) -> str:
 def _require_size(order: _Order, size: int | None) -> None:
     if order.size is not None and size is not None and size != order.size:
         problem = f"expected {order.size} bytes, got {size}"
+        raise ModelIncompatible(f"{order.path.name}: {problem}; it was removed")
+    if size is not None and size > order.most:
+        problem = f"expected at most {MAX_ASKED} bytes, got more"
         raise ModelIncompatible(f"{order.path.name}: {problem}; it was removed")
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ModelIncompatible, ModelNotFound
-from engine.models.fetch import RECORD, fetch_file, recorded_hash
+from engine.models.fetch import MAX_ASKED, RECORD, fetch_file, recorded_hash
+from engine.net import Fetcher
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 
@@ -357,4 +358,29 @@ def test_two_at_once_fetch_once(server: Server, path: Path) -> None:
 
     assert hashes == [sha256(DATA)] * 4
     assert len(server.manners.asked) == 1
+    assert left_over(path) == set()
+
+
+def test_what_a_request_names_goes_through_the_guard(server: Server, path: Path) -> None:
+    with pytest.raises(ModelNotFound, match="expected a public address on the web"):
+        fetch_file(server.url, path, tell=lambda *_: None, fetcher=Fetcher())
+    assert server.manners.asked == []
+    assert left_over(path) == set()
+
+    allowed = Fetcher(allow_private=True)
+    server.manners.breaks_after = [300_000, 500_000]
+    url = server.url.replace("/base", "/moved")
+
+    found = fetch_file(url, path, tell=lambda *_: None, wait_s=0.001, fetcher=allowed)
+
+    assert found == sha256(DATA)
+    assert list(dict.fromkeys(server.manners.asked)) == [None, "bytes=300000-", "bytes=800000-"]
+
+
+def test_what_a_request_names_may_not_be_endless(server: Server, path: Path) -> None:
+    server.manners.more_length = MAX_ASKED
+    with pytest.raises(ModelIncompatible, match=f"at most {MAX_ASKED} bytes"):
+        fetch_file(
+            server.url, path, tell=lambda *_: None, fetcher=Fetcher(allow_private=True), timeout_s=5
+        )
     assert left_over(path) == set()
