@@ -1,0 +1,35 @@
+"""What the fal face is built from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from api.files import FileStore
+from api.keys import Keys
+from api.limits import Limits
+from engine import Library
+from engine.net import Fetcher
+from jobs import Jobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """The parts of a studio that programs reach."""
+
+    jobs: Jobs
+    library: Callable[[], Library]
+    """What may be named now."""
+    start: Mapping[str, Any]
+    """``base_model`` and ``vae`` that pictures are painted with unless a request names others; else fal's defaults hold."""
+    files: FileStore
+    keys: Keys
+    fetcher: Fetcher
+    limits: Limits = field(default_factory=Limits)
+    public_url: str | None = None
+    """Address of the studio as clients reach it; None takes that of each request."""
+    is_open: bool = True
+    """Whether those without a key are let in, as owner ``local``."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Other names of base models."""
+    require_safety: bool = False
+    """Whether pictures that nobody checked are refused."""
