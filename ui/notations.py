@@ -1,6 +1,7 @@
 """How parts of our own hold the value of their field: as lists, which Gradio hands on as they are.
 
-A notation turns a field's value into what its part holds and back. Knows no components and no files.
+A notation turns a field's value into what its part holds and back. No part holds a ``path``: Gradio takes what has one for
+an upload of its own. Knows no components and no files.
 """
 
 import math
@@ -26,7 +27,7 @@ class Notation:
 
 def rows_of(loras: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Write LoRAs as rows of the page, all of them on, with empty ones below."""
-    rows = [{"on": True, "path": item["path"], "scale": item["scale"]} for item in loras]
+    rows = [{"on": True, "file": item["path"], "scale": item["scale"]} for item in loras]
     return [*rows, *(_empty_row() for _ in range(ROWS - len(rows)))]
 
 
@@ -40,19 +41,19 @@ def good_rows(stored: object) -> list[dict[str, Any]]:
 def loras_of(stored: object) -> list[dict[str, Any]]:
     """Read the LoRAs that are asked for: those of the rows that are on and not empty."""
     return [
-        {"path": row["path"], "scale": row["scale"]}
+        {"path": row["file"], "scale": row["scale"]}
         for row in good_rows(stored)
-        if row["on"] and row["path"]
+        if row["on"] and row["file"]
     ]
 
 
 def _good_row(row: object) -> dict[str, Any]:
     if not isinstance(row, Mapping):
         return _empty_row()
-    path = row.get("path")
+    file = row.get("file")
     return {
         "on": row.get("on") is not False,
-        "path": path if isinstance(path, str) else "",
+        "file": file if isinstance(file, str) else "",
         "scale": _good_scale(row.get("scale")),
     }
 
@@ -64,7 +65,7 @@ def _good_scale(scale: object) -> float:
 
 
 def _empty_row() -> dict[str, Any]:
-    return {"on": True, "path": "", "scale": 1.0}
+    return {"on": True, "file": "", "scale": 1.0}
 
 
 def _names(stored: object) -> list[str]:

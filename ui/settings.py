@@ -13,7 +13,7 @@ from engine.requests import MAX_LORAS, MAX_SIDE, MAX_STYLES, LoraWeight, bounds,
 from ui.form import Part, component, drawn
 from ui.lists import modes
 from ui.saved_presets import MAX_NAME
-from ui.theme import island
+from ui.theme import STATIC, island
 
 GUIDED = "guided"
 """CSS class of what a mode of few steps leaves without effect; the page takes it out of reach then."""
@@ -52,6 +52,15 @@ _DISTILLED = (
     "advanced.adm_scaler_end",
 )
 """Fields that modes of few steps settle themselves, besides the refiner's."""
+_PANELS: Mapping[str, str] = {
+    "common_settings": "Settings",
+    "style_settings": "Styles",
+    "model_settings": "Models",
+    "advanced_settings": "Advanced",
+}
+"""The column's tabs: the id of each and its name. They are ours, since Gradio puts a tab on the page when it is opened."""
+LATER = "advanced_settings"
+"""The tab that is put on the page when it is opened: many parts, and no other follows them."""
 _WHY = "The performance mode has these built in; what is greyed out waits for Speed or Quality."
 
 
@@ -73,24 +82,32 @@ def settings(start: Mapping[str, Any], *, can_refresh: bool, can_save: bool) -> 
         can_refresh: Whether there is a disk to read the lists from anew.
         can_save: Whether presets can be saved.
     """
-    with gr.Tabs(elem_id="settings_tabs", selected="common"):
-        with gr.Tab("Settings", id="common", elem_id="common_settings"):
-            presets = island(
-                "presets.js",
-                "presets",
-                classes=("part",),
-                events=("choose", "save", "discard"),
-                facts={"can_save": can_save, "max_name": MAX_NAME},
-            )
-            fields = _common(start)
-        # These two are drawn at once: sizes follow the base model, and both are light.
-        with gr.Tab("Styles", id="styles", elem_id="style_settings", render_children=True):
-            fields["styles"] = drawn(TextRequest, "styles", start, "styles.js", most=MAX_STYLES)
-        with gr.Tab("Models", id="models", elem_id="model_settings", render_children=True):
-            fields |= _models(start, can_refresh=can_refresh)
-        with gr.Tab("Advanced", id="advanced", elem_id="advanced_settings"):
-            fields |= _advanced(start)
+    tabs = [{"panel": it, "name": name, "later": it == LATER} for it, name in _PANELS.items()]
+    bar = island(
+        "tabs.js", "settings_tabs", classes=("part",), events=("open",), facts={"tabs": tabs}
+    )
+    with _panel("common_settings"):
+        presets = island(
+            "presets.js",
+            "presets",
+            classes=("part",),
+            events=("choose", "save", "discard"),
+            facts={"can_save": can_save, "max_name": MAX_NAME},
+        )
+        fields = _common(start)
+    with _panel("style_settings"):
+        fields["styles"] = drawn(TextRequest, "styles", start, "styles.js", most=MAX_STYLES)
+    with _panel("model_settings"):
+        fields |= _models(start, can_refresh=can_refresh)
+    with _panel(LATER) as later:
+        fields |= _advanced(start)
+    script = (STATIC / "appear.js").read_text(encoding="utf-8")
+    bar.open(None, None, later, js=script, show_progress="hidden", api_visibility="private")
     return Column(fields, presets)
+
+
+def _panel(elem_id: str) -> gr.Column:
+    return gr.Column(elem_id=elem_id, min_width=0, visible=elem_id != LATER)
 
 
 def _common(start: Mapping[str, Any]) -> dict[str, Part]:

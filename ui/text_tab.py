@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from engine import EngineError, TextRequest, plan
+from engine.records.literals import json_object
 from ui.form import Form, Part, component, flat
 from ui.preset_events import choose_preset, connect_presets
 from ui.problems import as_toast
@@ -131,7 +132,7 @@ def _reused(studio: Studio, event: gr.EventData, request: gr.Request) -> dict[st
 
 def _dropped(form: Form[TextRequest], event: gr.EventData, request: gr.Request) -> dict[str, Any]:
     """Take what the page read out of a picture; it comes from a browser, so each value is looked at again."""
-    given = event.fields if isinstance(event.fields, Mapping) else {}
+    given = json_object(str(event.fields)) or {}
     return {name: value for name, value in given.items() if form.fits(name, value)}
 
 

@@ -73,4 +73,12 @@ def _theme() -> gr.themes.Base:
         text_size="md",
         font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
         font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
+    ).set(
+        color_accent="*primary_600",
+        slider_color="*primary_600",
+        slider_color_dark="*primary_600",
+        checkbox_background_color_selected="*primary_600",
+        checkbox_background_color_selected_dark="*primary_600",
+        checkbox_border_color_selected="*primary_600",
+        checkbox_border_color_selected_dark="*primary_600",
     )

@@ -1,73 +1,23 @@
-"""A page on a real queue, whose engine does what each prompt says."""
+"""A page on a real queue, and a browser to see it with."""
 
-import asyncio
-import threading
-from collections.abc import Callable, Iterator, Mapping
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import ui
-from engine import Catalog, Checkpoint, Library, Size
-from engine.catalog import Weights
-from engine.library import ROOT
-from engine.presets import Preset, read_presets
-from jobs import Jobs, JobSettings, ThreadWorker
-from tests.libraries import shipped_styles
-from tests.ui.painting_engine import PaintingEngine
+from engine import Catalog, Library
+from jobs import Jobs
+from tests.browser import open_chromium
+from tests.ui.live_studio import LiveStudio, visit
+from tests.ui.studios import OWNER_HEADER, full_library, in_event_loop, open_jobs
 
-SUMMARY = "It paints simple shapes in plain colours, some places and drawing styles."
-EXAMPLES = ("a red star on a blue background", "a yellow circle left of a green square")
-POCKET = Checkpoint(
-    name="pocket",
-    path=Path("pocket"),
-    native_size=256,
-    buckets=(Size(256, 256), Size(288, 224), Size(224, 288)),
-    sizes=(Size(1024, 1024), Size(1152, 896), Size(896, 1152)),
-    summary=SUMMARY,
-    examples=EXAMPLES,
-)
-OWN = Checkpoint(name="own.safetensors", path=Path("own.safetensors"))
-LORAS = tuple(
-    Weights(name=name, path=Path(name), kind="lora")
-    for name in ("ink.safetensors", "people/portrait.safetensors", "watercolor.safetensors")
-)
-VAE = Weights(name="soft.safetensors", path=Path("soft.safetensors"), kind="vae")
-MAX_WAITING = 4
-OWNER_HEADER = "x-owner"
-"""Names the visitor in tests of ownership."""
-
-
-T = TypeVar("T")
-
-
-def in_event_loop(build: Callable[[], T]) -> T:
-    """Call `build` inside an event loop; outside of one, Gradio makes its own for each page and leaves it open."""
-
-    async def inside() -> T:
-        return build()
-
-    return asyncio.run(inside())
-
-
-def open_jobs(
-    folder: Path, *, step_s: float = 0.0, gate: threading.Semaphore | None = None
-) -> Jobs:
-    """Start a queue on a folder."""
-    settings = JobSettings(
-        data_dir=folder / "data",
-        output_dir=folder / "outputs",
-        max_waiting=MAX_WAITING,
-        drain_s=1.0,
-    )
-    jobs = Jobs(
-        settings, lambda: ThreadWorker(lambda: PaintingEngine(slots=1, step_s=step_s, gate=gate))
-    )
-    jobs.start()
-    return jobs
+WAIT_MS = 30_000
+"""A browser on a busy machine is slow; what is waited for comes long before."""
 
 
 @pytest.fixture
@@ -75,26 +25,6 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
     jobs = open_jobs(tmp_path)
     yield jobs
     jobs.close()
-
-
-def full_library() -> Library:
-    """Two base models, some LoRAs, a VAE, the presets and styles that ship."""
-    return Library(
-        catalog=Catalog([POCKET, OWN], [*LORAS, VAE], offers_of(read_presets(ROOT / "presets"))),
-        presets=read_presets(ROOT / "presets"),
-        styles=shipped_styles(),
-    )
-
-
-def offers_of(presets: Mapping[str, Preset]) -> list[Checkpoint | Weights]:
-    """What presets need and can be fetched."""
-    return [
-        Checkpoint(name=it.file, path=Path(it.file), source=it.source)
-        if it.kind == "checkpoint"
-        else Weights(name=it.file, path=Path(it.file), kind=it.kind, source=it.source)
-        for preset in presets.values()
-        for it in preset.weights
-    ]
 
 
 @pytest.fixture
@@ -122,3 +52,45 @@ def studio(jobs: Jobs, library: Library, tmp_path: Path) -> ui.Studio:
 def client(studio: ui.Studio) -> Iterator[TestClient]:
     with TestClient(Starlette(routes=ui.routes(studio))) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def running(chromium_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStudio]:
+    studio = in_event_loop(lambda: LiveStudio(tmp_path_factory.mktemp("studio")))
+    yield studio
+    studio.close()
+    gc.collect()  # here, where what Gradio left open may be
+
+
+@pytest.fixture(scope="module")
+def chromium(running: LiveStudio, chromium_path: str) -> Iterator[Any]:
+    with open_chromium(chromium_path) as browser:
+        yield browser
+
+
+@pytest.fixture
+def live(running: LiveStudio) -> Iterator[LiveStudio]:
+    yield running
+    running.rest()
+
+
+@pytest.fixture
+def open_page(chromium, live: LiveStudio) -> Iterator[Callable]:
+    """Open the page in a browser of its own; the test fails when a script does."""
+    contexts, faults = [], []
+
+    def open_(**look):
+        context = chromium.new_context(
+            locale="en-US", **{"viewport": {"width": 1400, "height": 900}, **look}
+        )
+        context.set_default_timeout(WAIT_MS)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        visit(page, live)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert faults == []

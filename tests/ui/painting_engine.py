@@ -1,24 +1,24 @@
-"""The scripted engine, with real pictures: blots of colour drawn from the seed, blurred while they are in the making."""
+"""The scripted engine, with real pictures and their records: blots of colour drawn from the seed, blurred at first."""
 
 import io
 import random
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageFilter, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFilter
 
-from engine import Event, ImageReady, Progress, Size
+from engine import Event, ImageReady, Plan, Progress, Size
+from engine.stages.metadata import content_type, encode_image
 from tests.jobs.scripted_engine import ScriptedEngine
 
 PREVIEW = Size(288, 224)
-METADATA = "parameters"
-"""The text chunk that stands for the metadata of a picture."""
 
 
 class PaintingEngine(ScriptedEngine):
     """Does what each prompt says, and shows pictures."""
 
     def step(self) -> Sequence[tuple[str, Event]]:
-        return [(job_id, _painted(event)) for job_id, event in super().step()]
+        plans = {job_id: script.plan for job_id, script in self._jobs.items()}
+        return [(job_id, _painted(event, plans[job_id])) for job_id, event in super().step()]
 
 
 def blots(seed: int, size: Size) -> Image.Image:
@@ -37,7 +37,7 @@ def blots(seed: int, size: Size) -> Image.Image:
     return picture
 
 
-def _painted(event: Event) -> Event:
+def _painted(event: Event, plan: Plan) -> Event:
     match event:
         case Progress(image=image, step=step, steps=steps):
             blurred = blots(image, PREVIEW).filter(ImageFilter.GaussianBlur(2 * (steps - step) + 1))
@@ -47,20 +47,19 @@ def _painted(event: Event) -> Event:
                 step=step,
                 steps=steps,
                 fraction=event.fraction,
-                preview=_file(blurred, "JPEG"),
+                preview=_jpeg(blurred),
             )
         case ImageReady(index=index, seed=seed, size=size):
-            facts = PngImagePlugin.PngInfo()
-            facts.add_text(METADATA, f"seed {seed}")
-            data = _file(blots(seed, size), "PNG", pnginfo=facts, compress_level=1)
-            return ImageReady(
-                index=index, seed=seed, size=size, content_type="image/png", data=data
+            kind, data = (
+                content_type(plan.output_format),
+                encode_image(blots(seed, size), plan, index),
             )
+            return ImageReady(index=index, seed=seed, size=size, content_type=kind, data=data)
         case _:
             return event
 
 
-def _file(picture: Image.Image, kind: str, **how) -> bytes:
+def _jpeg(picture: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **how)
+    picture.save(file, "JPEG")
     return file.getvalue()

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import ui
-from tests.ui.conftest import full_library, open_jobs
+from tests.ui.studios import full_library, open_jobs
 
 
 def serve(port: int, step_s: float) -> None:

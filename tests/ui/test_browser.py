@@ -1,23 +1,12 @@
 """What a person does with the page, in a real browser on a real queue: the whole way from words to History and back."""
 
-import gc
 import re
-import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-import ui
-from engine import Catalog, TextRequest, plan
-from jobs import ImageView
-from tests.browser import open_chromium
-from tests.libraries import library_of
-from tests.ui.conftest import EXAMPLES, MAX_WAITING, POCKET, in_event_loop, open_jobs
+from tests.ui.live_studio import fill, says, visit
+from tests.ui.studios import EXAMPLES, MAX_WAITING
 
-WAIT_MS = 30_000
-"""A browser on a busy machine is slow; what is waited for comes long before."""
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 TRAP = '${document.title="trapped"}<img src=x onerror="document.title=\'trapped\'">{{value}}`'
 
@@ -29,142 +18,30 @@ pytestmark = [
 ]
 
 
-class Studio:
-    """A running page whose engine makes a step only when it is told to."""
-
-    def __init__(self, folder: Path) -> None:
-        self.gate = threading.Semaphore(0)
-        self.jobs = open_jobs(folder, gate=self.gate)
-        studio = ui.Studio(jobs=self.jobs, library=library_of(Catalog([POCKET])))
-        self.demo = ui.build(studio)
-        _, self.address, _ = self.demo.launch(
-            **ui.launch_options(),
-            server_name="127.0.0.1",
-            prevent_thread_lock=True,
-            quiet=True,
-            app_kwargs={"routes": ui.routes(studio)},
-        )
-
-    def step(self, count: int = 1) -> None:
-        """Let the engine go on."""
-        self.gate.release(count)
-
-    def rest(self) -> None:
-        """End all jobs and take back the steps that were not made."""
-        for job in self.jobs.active(owner="local"):
-            self.jobs.cancel(job.id, owner="local")
-        while self.jobs.active(owner="local"):
-            self.gate.acquire(timeout=0.01)
-        while self.gate.acquire(blocking=False):
-            pass
-
-    def submit(self, prompt: str) -> str:
-        """Queue a picture without the page."""
-        wanted = plan(
-            TextRequest(prompt=prompt, num_images=1), library_of(Catalog([POCKET])), seed=11
-        )
-        return self.jobs.submit(wanted)
-
-    def paint(self, prompt: str) -> None:
-        """Make a picture without the page."""
-        job_id = self.submit(prompt)
-        self.step(2)
-        assert self.jobs.wait(job_id, timeout=30).state == "finished"
-
-    def newest(self, search: str) -> ImageView:
-        """Find the newest picture whose prompt has these words."""
-        return self.jobs.history(owner="local", search=search)[0]
-
-    def close(self) -> None:
-        self.rest()
-        self.demo.close()
-        self.jobs.close()
-
-
-@pytest.fixture(scope="module")
-def running(chromium_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    studio = in_event_loop(lambda: Studio(tmp_path_factory.mktemp("studio")))
-    yield studio
-    studio.close()
-    gc.collect()  # here, where what Gradio left open may be
-
-
-@pytest.fixture(scope="module")
-def chromium(running: Studio, chromium_path: str) -> Iterator[Any]:
-    with open_chromium(chromium_path) as browser:
-        yield browser
-
-
-@pytest.fixture
-def studio(running: Studio) -> Iterator[Studio]:
-    yield running
-    running.rest()
-
-
-@pytest.fixture
-def open_page(chromium, studio: Studio) -> Iterator[Callable]:
-    """Open the page in a browser of its own; the test fails when a script does."""
-    contexts, faults = [], []
-
-    def open_(**look):
-        context = chromium.new_context(
-            locale="en-US", **{"viewport": {"width": 1400, "height": 900}, **look}
-        )
-        context.set_default_timeout(WAIT_MS)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        visit(page, studio)
-        return page
-
-    yield open_
-    for context in contexts:
-        context.close()
-    assert faults == []
-
-
-def visit(page, studio: Studio) -> None:
-    page.goto(studio.address)
-    page.wait_for_selector("#prompt textarea")
-    page.wait_for_selector("#status[data-state=ready]")
-
-
-def fill(page, prompt: str, images: int = 1) -> None:
-    page.fill("#prompt textarea", prompt)
-    page.fill("#num_images input[type=number]", str(images))
-    page.keyboard.press("Tab")
-
-
-def says(page, text: str) -> None:
-    page.wait_for_function(
-        "text => document.querySelector('#progress_text')?.textContent.includes(text)", arg=text
-    )
-
-
 def open_history(page, search: str) -> None:
     page.get_by_role("tab", name="History", exact=True).click()
     page.fill("#history_search", search)
 
 
-def test_a_picture_is_watched_left_found_reused_deleted_and_brought_back(open_page, studio):
+def test_a_picture_is_watched_left_found_reused_deleted_and_brought_back(open_page, live):
     page = open_page()
     fill(page, "a red star steps=6", images=2)
     page.fill("#negative_prompt textarea", "a blue moon")
     page.click("#generate")
-    studio.step(2)
+    live.step(2)
     says(page, "Step 2 of 6, image 1 of 2")
     frame = page.wait_for_selector(".tile img[src*='/previews/']").get_attribute("src")
-    studio.step()
+    live.step()
     says(page, "Step 3 of 6, image 1 of 2")
     page.wait_for_function("old => document.querySelector('.tile img').src !== old", arg=frame)
 
-    visit(page, studio)
+    visit(page, live)
     says(page, "Step 3 of 6, image 1 of 2")
     assert page.input_value("#prompt textarea") == "a red star steps=6"
     assert page.input_value("#negative_prompt textarea") == "a blue moon"
     assert page.input_value("#num_images input[type=number]") == "2"
 
-    studio.step(9)
+    live.step(9)
     says(page, "Done")
     page.wait_for_selector(".tile.done:nth-child(2) img[src$='/file']")
     assert page.get_attribute(".tile img", "alt") == "a red star steps=6"
@@ -188,50 +65,50 @@ def test_a_picture_is_watched_left_found_reused_deleted_and_brought_back(open_pa
     page.wait_for_function("document.querySelectorAll('.card').length === 2")
 
 
-def test_a_download_is_the_file_itself(open_page, studio, tmp_path):
-    studio.paint("a download")
+def test_a_download_is_the_file_itself(open_page, live, tmp_path):
+    live.paint("a download")
     page = open_page()
     open_history(page, "a download")
     with page.expect_download() as waiting:
         page.click(".card [data-act=download]")
     waiting.value.save_as(tmp_path / "got.png")
-    image = studio.newest("a download")
+    image = live.newest("a download")
     assert (tmp_path / "got.png").read_bytes() == image.path.read_bytes()
     assert waiting.value.suggested_filename.endswith("-11.png")
 
 
-def test_the_job_goes_on_when_the_browser_is_closed(open_page, studio):
+def test_the_job_goes_on_when_the_browser_is_closed(open_page, live):
     page = open_page()
     fill(page, "left alone steps=3")
     page.click("#generate")
-    studio.step()
+    live.step()
     says(page, "Step 1 of 3")
     page.context.close()
-    studio.step(2)
+    live.step(2)
     again = open_page()
     again.wait_for_selector(".thumb img[alt='left alone steps=3']")
 
 
-def test_generate_fills_a_queue_that_can_be_cancelled_piece_by_piece(open_page, studio):
+def test_generate_fills_a_queue_that_can_be_cancelled_piece_by_piece(open_page, live):
     page = open_page()
     fill(page, "first steps=5")
     page.click("#generate")
-    studio.step()
+    live.step()
     says(page, "Step 1 of 5")
     fill(page, "second")
     page.click("#generate")
     page.wait_for_selector(".queued:has-text('second')")
     page.click(".queued button")
     page.wait_for_function("!document.querySelector('.queued')")
-    assert [job.prompt for job in studio.jobs.active(owner="local")] == ["first steps=5"]
+    assert [job.prompt for job in live.jobs.active(owner="local")] == ["first steps=5"]
 
 
-def test_ctrl_enter_generates_and_escape_stops(open_page, studio):
+def test_ctrl_enter_generates_and_escape_stops(open_page, live):
     page = open_page()
     fill(page, "by keyboard steps=9")
     page.focus("#prompt textarea")
     page.keyboard.press("Control+Enter")
-    studio.step()
+    live.step()
     says(page, "Step 1 of 9")
     page.focus("#prompt textarea")
     page.keyboard.press("Escape")
@@ -239,35 +116,35 @@ def test_ctrl_enter_generates_and_escape_stops(open_page, studio):
     page.wait_for_selector("#stop", state="hidden")
 
 
-def test_escape_closes_the_large_view_and_leaves_the_job(open_page, studio):
-    studio.paint("already there")
+def test_escape_closes_the_large_view_and_leaves_the_job(open_page, live):
+    live.paint("already there")
     page = open_page()
     fill(page, "not to be stopped steps=9")
     page.click("#generate")
-    studio.step()
+    live.step()
     says(page, "Step 1 of 9")
     page.click(".thumb >> nth=0")
     page.wait_for_selector("#viewer[open]")
     page.keyboard.press("Escape")
     page.wait_for_selector("#viewer", state="detached")
-    assert [job.state for job in studio.jobs.active(owner="local")] == ["running"]
+    assert [job.state for job in live.jobs.active(owner="local")] == ["running"]
 
 
-def test_skip_goes_on_with_the_next_picture(open_page, studio):
+def test_skip_goes_on_with_the_next_picture(open_page, live):
     page = open_page()
     fill(page, "skipped steps=9", images=2)
     page.click("#generate")
-    studio.step()
+    live.step()
     says(page, "Step 1 of 9, image 1 of 2")
     with page.expect_response("**/skip"):  # the engine must know before it goes on
         page.click("#skip")
-    studio.step(3)
+    live.step(3)
     says(page, "image 2 of 2")
 
 
-def test_the_large_view_turns_pages_and_shows_the_seed(open_page, studio):
-    studio.paint("one of two")
-    studio.paint("two of two")
+def test_the_large_view_turns_pages_and_shows_the_seed(open_page, live):
+    live.paint("one of two")
+    live.paint("two of two")
     page = open_page()
     open_history(page, "of two")
     page.wait_for_function("document.querySelectorAll('.card').length === 2")
@@ -316,69 +193,71 @@ def test_question_mark_shows_the_shortcuts_but_not_while_typing(open_page):
     page.wait_for_selector("#sheet[open]")
 
 
-def test_a_prompt_is_text_everywhere(open_page, studio):
-    studio.paint(TRAP)
+def test_a_prompt_is_text_everywhere(open_page, live):
+    live.paint(TRAP)
     page = open_page()
     fill(page, f"{TRAP} steps=3")
     page.click("#generate")
-    studio.step()
+    live.step()
     says(page, "Step 1 of 3")
     fill(page, TRAP)
     page.click("#generate")
     page.wait_for_selector(".queued")
-    studio.step(4)
+    live.step(4)
     says(page, "Done")
     page.click(".thumb >> nth=0")
     assert TRAP in page.inner_text("#viewer .words")
     page.keyboard.press("Escape")
     open_history(page, "trapped")
     page.wait_for_selector(".card")
-    visit(page, studio)
+    visit(page, live)
     assert page.title() != "trapped"
     assert page.locator("img[src='x']").count() == 0
 
 
-def test_a_wrong_value_is_told_at_its_field(open_page, studio):
+def test_a_wrong_value_is_told_at_its_field(open_page, live):
     page = open_page()
     fill(page, "never painted")
     page.fill("#seed input, #seed textarea", "seven")
     page.click("#generate")
     page.wait_for_selector("#seed :text('seven')")
     page.wait_for_selector("#studio_toast:has-text('Seed: expected')")
-    assert studio.jobs.active(owner="local") == []
+    assert live.jobs.active(owner="local") == []
     page.click("#random_seed")
     page.wait_for_function("document.querySelector('#seed input, #seed textarea').value === ''")
 
 
-def test_a_full_queue_is_a_toast_and_the_page_goes_on(open_page, studio):
+def test_a_full_queue_is_a_toast_and_the_page_goes_on(open_page, live):
     page = open_page()
     for number in range(MAX_WAITING + 1):
-        studio.submit(f"filler {number} steps=9")
+        live.submit(f"filler {number} steps=9")
     fill(page, "one too many")
     page.click("#generate")
     page.wait_for_selector("text=queue: expected fewer than")
-    studio.rest()
+    live.rest()
     page.click("#generate")
-    studio.step(2)
+    live.step(2)
     says(page, "Done")
 
 
-def test_steps_may_stay_empty_after_a_look_at_the_advanced_settings(open_page, studio):
+def test_steps_may_stay_empty_after_a_look_at_the_advanced_settings(open_page, live):
     page = open_page()
-    page.get_by_text("Advanced", exact=True).click()
+    page.get_by_role("tab", name="Advanced", exact=True).click()
+    page.get_by_role("button", name="Sampling").click()
     page.wait_for_selector("#num_inference_steps:visible")
+    page.get_by_role("tab", name="Settings", exact=True).click()
     fill(page, "default steps")
     page.click("#generate")
-    studio.step(2)
+    live.step(2)
     says(page, "Done")
-    assert studio.newest("default steps").plan.sampling.num_inference_steps == 30
+    assert live.newest("default steps").plan.sampling.num_inference_steps == 30
 
 
-def test_a_failed_job_says_why_on_the_stage(open_page, studio):
+def test_a_failed_job_says_why_on_the_stage(open_page, live):
     page = open_page()
     fill(page, "too large ends=fail")
     page.click("#generate")
-    studio.step(2)
+    live.step(2)
     page.wait_for_selector("#failure:has-text('the device has 1 GB, expected 8 GB')")
 
 
@@ -390,17 +269,17 @@ def test_the_pocket_model_says_what_it_can_paint(open_page):
     assert page.input_value("#prompt textarea") == EXAMPLES[0]
 
 
-def test_settings_fold_away_and_stay_so(open_page, studio):
+def test_settings_fold_away_and_stay_so(open_page, live):
     page = open_page()
     assert page.is_visible("#performance")
     page.click("#settings_switch")
     assert page.is_hidden("#performance")
-    visit(page, studio)
+    visit(page, live)
     assert page.is_hidden("#performance")
 
 
-def test_a_phone_shows_all_in_one_column(open_page, studio):
-    studio.paint("for the phone")
+def test_a_phone_shows_all_in_one_column(open_page, live):
+    live.paint("for the phone")
     page = open_page(**PHONE)
     assert page.is_hidden("#performance")
     page.click("#settings_switch")
@@ -421,12 +300,12 @@ def test_a_phone_shows_all_in_one_column(open_page, studio):
     assert small == []
 
 
-def test_nothing_is_fetched_from_elsewhere(chromium, studio):
+def test_nothing_is_fetched_from_elsewhere(chromium, live):
     context = chromium.new_context(locale="en-US")
     page = context.new_page()
     asked = []
     page.on("request", lambda request: asked.append(request.url))
-    visit(page, studio)
+    visit(page, live)
     context.close()
-    away = [url for url in asked if not re.match(rf"{re.escape(studio.address)}|data:|blob:", url)]
+    away = [url for url in asked if not re.match(rf"{re.escape(live.address)}|data:|blob:", url)]
     assert away == []

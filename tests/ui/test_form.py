@@ -5,7 +5,7 @@ import pytest
 
 from engine import Catalog, InvalidRequest, Library, TextRequest
 from engine.requests import MAX_SEED, Advanced, FreeU, LoraWeight, bounds, knob
-from tests.ui.conftest import LORAS, OWN, POCKET, VAE, in_event_loop
+from tests.ui.studios import LORAS, OWN, POCKET, VAE, in_event_loop
 from ui.form import Form, flat, nested
 from ui.notations import ROWS
 from ui.settings import settings
@@ -116,9 +116,9 @@ def test_a_shown_request_is_read_back_equal(form):
 
 def test_rows_that_are_off_or_empty_are_not_asked_for(form):
     rows = [
-        {"on": True, "path": "", "scale": 1.0},
-        {"on": False, "path": "off.safetensors", "scale": 1.0},
-        {"on": True, "path": INK, "scale": 0.5},
+        {"on": True, "file": "", "scale": 1.0},
+        {"on": False, "file": "off.safetensors", "scale": 1.0},
+        {"on": True, "file": INK, "scale": 0.5},
     ]
     assert form.read(values(form, loras=rows)).loras == (LoraWeight(path=INK, scale=0.5),)
 
@@ -126,11 +126,11 @@ def test_rows_that_are_off_or_empty_are_not_asked_for(form):
 def test_there_are_always_a_few_rows(form):
     assert len(form.fields["loras"].value) == ROWS
     update = form.show({"loras": [{"path": INK, "scale": 1.0}]})[form.fields["loras"]]
-    assert [row["path"] for row in update["value"]] == [INK, *[""] * (ROWS - 1)]
+    assert [row["file"] for row in update["value"]] == [INK, *[""] * (ROWS - 1)]
 
 
 def test_too_many_rows_are_told_at_the_rows(form):
-    row = {"on": True, "path": "x" * 401, "scale": 1.0}
+    row = {"on": True, "file": "x" * 401, "scale": 1.0}
     verdict = form.check(values(form, loras=[row]))
     assert [part for part, said in verdict.items() if not said["is_valid"]] == [
         form.fields["loras"]
@@ -184,18 +184,18 @@ def test_of_a_stored_form_what_still_fits_is_kept(form, stored, kept):
 
 
 @pytest.mark.parametrize(
-    "row", [None, "x", 3, [], {"path": 3}, {"scale": "x"}, {"scale": float("nan")}, {"on": 7}]
+    "row", [None, "x", 3, [], {"file": 3}, {"scale": "x"}, {"scale": float("nan")}, {"on": 7}]
 )
 def test_a_stored_row_that_is_none_becomes_an_empty_one(form, row):
-    good = {"on": False, "path": INK, "scale": 0.5}
+    good = {"on": False, "file": INK, "scale": 0.5}
     kept = form.kept({"loras": [row, good]})["loras"]
-    assert kept[0] == {"on": True, "path": "", "scale": 1.0}
+    assert kept[0] == {"on": True, "file": "", "scale": 1.0}
     assert kept[1] == good
     assert len(kept) == ROWS
 
 
 def test_a_stored_weight_beyond_its_range_is_brought_back_into_it(form):
-    kept = form.kept({"loras": [{"on": True, "path": INK, "scale": 7}]})
+    kept = form.kept({"loras": [{"on": True, "file": INK, "scale": 7}]})
     assert kept["loras"][0]["scale"] == 2.0
 
 

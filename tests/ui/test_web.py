@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engine import Size, TextRequest, plan
+from engine import Size, TextRequest, plan, plan_from_json
+from engine.records.read_image import read_text
 from tests.libraries import library_of
-from tests.ui.conftest import OWNER_HEADER
+from tests.ui.studios import OWNER_HEADER
 from ui.thumbnails import SIDE, Thumbnails
 
 STRANGER = {OWNER_HEADER: "stranger"}
@@ -75,7 +76,9 @@ def test_a_download_keeps_its_metadata_and_has_a_name(client, job):
     disposition = answer.headers["content-disposition"]
     assert disposition.startswith('attachment; filename="pochade-')
     assert disposition.endswith('-5.png"')
-    assert Image.open(io.BytesIO(answer.content)).text == {"parameters": "seed 5"}
+    record = read_text(Image.open(io.BytesIO(answer.content)))
+    assert record.kind == "pochade"
+    assert plan_from_json(record.text).images[0].seed == 5
 
 
 def test_a_thumbnail_is_small_and_private(client, job):

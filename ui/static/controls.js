@@ -48,6 +48,7 @@ function complain(message) {
   if (tab) document.getElementById(`${tab.id}-button`)?.click();
   message.closest(".group")?.querySelector(".label-wrap:not(.open)")?.click();
   message.scrollIntoView({ block: "nearest" });
-  const label = message.closest(".block")?.querySelector("[data-testid=block-info], .field_label")?.textContent.trim() ?? "";
-  toast(`${label}: ${message.textContent}`);
+  const label = message.closest(".block")?.querySelector("[data-testid=block-info], .field_label");
+  const name = [...(label?.childNodes ?? [])].filter((node) => node.nodeType === Node.TEXT_NODE).map((node) => node.textContent).join("").trim();
+  toast(`${name}: ${message.textContent.trim()}`);
 }

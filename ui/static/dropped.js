@@ -12,7 +12,8 @@ export function mount({ element, trigger }) {
   const veil = el("div", { id: "drop_veil", hidden: true }, el("p", {}, "Drop a picture to take over its settings"));
   const bar = el("div", { id: "paste_bar", role: "status" });
   element.replaceChildren(bar, veil);
-  listen((fields) => trigger("use", { fields }));
+  // As text, since Gradio looks for files of its own in what it is handed.
+  listen((fields) => trigger("use", { fields: JSON.stringify(fields) }));
 
   const offer = (found, text) => {
     const close = () => bar.replaceChildren();

@@ -5,7 +5,7 @@ import { el } from "./dom.js";
 import { frame } from "./field.js";
 import { library } from "./library.js";
 
-const EMPTY = { on: true, path: "", scale: 1 };
+const EMPTY = { on: true, file: "", scale: 1 };
 const NOTES = { false: "to be fetched" };
 
 export function mount({ element, props, watch, facts }) {
@@ -37,7 +37,7 @@ function drawn(row, index, { low, high, step }, change) {
   const node = el("div", { class: "lora" });
   const show = () => {
     node.toggleAttribute("data-off", !row.on);
-    node.toggleAttribute("data-empty", !row.path);
+    node.toggleAttribute("data-empty", !row.file);
   };
   const set = (what) => {
     Object.assign(row, what);
@@ -50,9 +50,9 @@ function drawn(row, index, { low, high, step }, change) {
     placeholder: "No LoRA",
     known: () => library.known,
     options: () => [{ value: "", text: "No LoRA" }, ...library.lists.loras.map((item) => ({ value: item.name, text: item.name, note: NOTES[item.there] }))],
-    pick: (path) => set({ path }),
+    pick: (file) => set({ file }),
   });
-  box.show(row.path);
+  box.show(row.file);
   const range = el("input", { type: "range", "aria-label": `${name} weight`, min: low, max: high, step, value: row.scale, oninput: () => weigh(range) });
   const number = el("input", { type: "number", "aria-label": `${name} weight as a number`, min: low, max: high, step, value: row.scale, onchange: () => weigh(number) });
   const weigh = (from) => {

@@ -14,7 +14,7 @@ export function mount({ element, props, watch, facts }) {
   const settings = document.getElementById("settings");
   let distilled = false;
   const reach = () => {
-    for (const part of settings.querySelectorAll(".guided")) part.inert = distilled;
+    for (const part of settings.querySelectorAll(".block.guided")) part.inert = distilled;
   };
   const draw = () => {
     for (const label of segments) label.firstChild.checked = label.firstChild.value === props.value;

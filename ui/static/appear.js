@@ -1,0 +1,2 @@
+// Puts a part on the page that was left for later.
+() => ({ __type__: "update", visible: true })
