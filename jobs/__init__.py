@@ -1,23 +1,39 @@
 """The durable queue: what is submitted is painted, once, whatever dies in between. Sees the engine through a Protocol."""
 
+from jobs.calls import Call, CallStore
 from jobs.errors import (
     DataDirInUse,
+    IdTaken,
     ImageNotFound,
     JobNotFound,
     QueueFull,
     ShuttingDown,
+    StartTimeout,
     StorageFailed,
 )
+from jobs.log import LogLine
 from jobs.process_worker import ProcessWorker
 from jobs.protocol import Engine, EngineSpec, Worker
 from jobs.queue import Jobs
 from jobs.thread_worker import ThreadWorker
-from jobs.views import ImageView, JobSettings, JobState, JobView, WorkerState, WorkerStatus
+from jobs.views import (
+    ImageView,
+    JobSettings,
+    JobState,
+    JobView,
+    Standing,
+    WorkerState,
+    WorkerStatus,
+)
+from jobs.waiting import Priority
 
 __all__ = [
+    "Call",
+    "CallStore",
     "DataDirInUse",
     "Engine",
     "EngineSpec",
+    "IdTaken",
     "ImageNotFound",
     "ImageView",
     "JobNotFound",
@@ -25,9 +41,13 @@ __all__ = [
     "JobState",
     "JobView",
     "Jobs",
+    "LogLine",
+    "Priority",
     "ProcessWorker",
     "QueueFull",
     "ShuttingDown",
+    "Standing",
+    "StartTimeout",
     "StorageFailed",
     "ThreadWorker",
     "Worker",

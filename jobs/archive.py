@@ -12,10 +12,9 @@ from jobs.database import Database
 from jobs.errors import ImageNotFound, JobNotFound
 from jobs.files import OutputFolder
 from jobs.record import ImageMade, event_from_json
-from jobs.store import UNFINISHED
 from jobs.story import Entry
 from jobs.tables import events, images, jobs
-from jobs.views import ImageView, JobView
+from jobs.views import UNFINISHED, ImageView, JobView, Standing
 
 Row = sa.Row[Any]
 MAX_WORDS = 20
@@ -52,6 +51,22 @@ class Archive:
         with self._database.transaction() as connection:
             if connection.scalar(query) is None:
                 raise JobNotFound(job_id)
+
+    def standing(self, job_id: str, owner: str) -> Standing:
+        """Read how far a job is, with one look.
+
+        Raises:
+            JobNotFound: the owner has none of that id.
+        """
+        query = sa.select(jobs).where(jobs.c.id == job_id, jobs.c.owner == owner)
+        with self._database.transaction() as connection:
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                raise JobNotFound(job_id)
+            end = _end(connection, row)
+        seconds = row.ended_at - row.started_at if row.ended_at and row.started_at else 0.0
+        error = end if isinstance(end, Failed) else None
+        return Standing(state=row.state, error=error, seconds=max(seconds, 0.0))
 
     def active(self, owner: str) -> list[JobView]:
         """Read the jobs that are not over, by submission."""

@@ -24,14 +24,14 @@ from engine import (
 )
 from jobs.archive import Archive, read_plan
 from jobs.claims import settle_claim, settle_old_claims
-from jobs.errors import QueueFull, ShuttingDown, StorageFailed
+from jobs.errors import IdTaken, QueueFull, ShuttingDown, StartTimeout, StorageFailed
 from jobs.files import InputFolder, OutputFolder
-from jobs.live import Live, revive
+from jobs.live import Live, revive, until
 from jobs.protocol import Cancel, GivenBack, JobEvent, Message, Ready, Run, Skip, Worker
 from jobs.store import NewImage, NewJob, Store
 from jobs.story import Entry, Story
 from jobs.trash import sweep_trash
-from jobs.views import JobSettings
+from jobs.views import JobSettings, Standing
 from jobs.waiting import Waiting
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,17 @@ class Dispatcher:
 
     def positions(self) -> dict[str, int]:
         """Say how many jobs start before each one that waits."""
-        return {job_id: position for position, job_id in enumerate(self._waiting.order())}
+        return self._waiting.positions()
+
+    def standing(self, live: Live) -> Standing:
+        """Say how far a job is that is not over."""
+        if live.id in self._running:
+            return Standing(state="running")
+        return Standing(state="waiting", position=self.positions().get(live.id, 0))
+
+    def waiting(self, owner: str | None = None) -> int:
+        """Count the jobs that wait, of one owner or of all."""
+        return len(self._waiting) if owner is None else self._waiting.count(owner)
 
     def check_room(self) -> None:
         """Refuse early what `submit` would refuse.
@@ -123,16 +133,22 @@ class Dispatcher:
             elif row.state == "running":
                 self._wait_again(live)
             else:
-                self._waiting.add(live.id, number=live.number, owner=live.owner, alone=live.alone)
+                self._wait(live)
         self._sweep()
 
     def submit(self, job: NewJob) -> str:
-        """Record a job and let it wait; returns its id.
+        """Record a job and let it wait; returns its id. One whose id its owner has used before is not taken again.
 
         Raises:
             ShuttingDown, QueueFull: no job is taken now.
+            IdTaken: another owner has used its id before.
             StorageFailed: it cannot be recorded.
         """
+        owner = self._store.owner_of(job.id)
+        if owner is not None and owner != job.owner:
+            raise IdTaken(job.id)
+        if owner is not None:
+            return job.id
         self.check_room()
         story = Story(life=self._life)
         queued = Queued(len(self._waiting))
@@ -145,9 +161,11 @@ class Dispatcher:
             plan=job.plan,
             inputs=dict(job.inputs),
             story=story,
+            priority=job.priority,
+            start_until=None if job.start_by is None else until(job.start_by),
         )
         self._live[job.id] = live
-        self._waiting.add(job.id, number=number, owner=job.owner)
+        self._wait(live)
         self._fill()
         return job.id
 
@@ -230,6 +248,7 @@ class Dispatcher:
             assert live.ending is not None
             self._end(live, live.ending)
         now = time.monotonic()
+        self._time_out(now)
         if now - self._swept_at > SWEEP_S:
             self._sweep()
         if self._running and self._worker and now - self._heard_at > self._settings.stuck_s:
@@ -256,8 +275,10 @@ class Dispatcher:
             if not self._running:
                 self._heard_at = time.monotonic()
             self._running[live.id] = live
+            live.start_until = None
             self.at_rest.clear()
             live.story.add(entry.event)
+            live.log.note(entry.event)
             log.info("job %s: started", live.id)
             self._send(Run(live.id, live.plan, self._inputs.paths(live.inputs)))
         self.announce()
@@ -271,7 +292,24 @@ class Dispatcher:
         alone = live.alone or any(other.alone for other in self._running.values())
         return None if alone and self._running else live
 
+    def _wait(self, live: Live) -> None:
+        self._waiting.add(
+            live.id,
+            number=live.number,
+            owner=live.owner,
+            alone=live.alone,
+            priority=live.priority,
+        )
+
+    def _time_out(self, now: float) -> None:
+        """End the jobs that still wait though they had to start by now; one that ever ran had started."""
+        for live in list(self._live.values()):
+            is_late = live.start_until is not None and now >= live.start_until
+            if is_late and live.ending is None and self._waiting.remove(live.id):
+                self._end(live, Failed(kind=StartTimeout.kind, message=str(StartTimeout())))
+
     def _follow(self, live: Live, event: Event) -> None:
+        live.log.note(event)
         match event:
             case Progress():
                 live.story.show(event)
@@ -325,7 +363,7 @@ class Dispatcher:
         """Record the end of a job; when that fails, `tick` tries again."""
         live.ending = event
         try:
-            self._store.end(live.id, Entry(live.story.next_seq, event))
+            self._store.end(live.id, Entry(live.story.next_seq, event), live.log.as_json())
         except StorageFailed as error:
             self._complain(live.id, error)
             return
@@ -354,7 +392,7 @@ class Dispatcher:
         except StorageFailed as error:
             self._complain(live.id, error)
         live.story.add(queued)
-        self._waiting.add(live.id, number=live.number, owner=live.owner, alone=live.alone)
+        self._wait(live)
         log.info("job %s: waits again%s", live.id, ", to run alone" if live.alone else "")
 
     def _take_running(self) -> list[Live]:

@@ -5,6 +5,8 @@ EngineError
 ├── ShuttingDown     the server takes no more jobs
 ├── JobNotFound      no job of that id belongs to the one who asks
 ├── ImageNotFound    no picture of that id belongs to the one who asks
+├── IdTaken          somebody else has a job or a call of that id
+├── StartTimeout     the job did not start in time
 ├── StorageFailed    a file or the database could not be written
 └── DataDirInUse     another server works on the same data folder
 """
@@ -49,6 +51,24 @@ class ImageNotFound(EngineError):
 
     def __init__(self, image_id: str) -> None:
         super().__init__(f"image: no picture {image_id[:64]!r}")
+
+
+class IdTaken(EngineError):
+    """Somebody else has a job or a call of the id that was chosen."""
+
+    kind = "id_taken"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"request id: expected one of your own, got {job_id[:64]!r}")
+
+
+class StartTimeout(EngineError):
+    """The job did not start within the time that was given for it."""
+
+    kind = "start_timeout"
+
+    def __init__(self) -> None:
+        super().__init__("the job did not start within the time that was given for it")
 
 
 class StorageFailed(EngineError):

@@ -1,6 +1,7 @@
 """A job that is not over, as the dispatcher keeps it in mind."""
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from engine import Failed, Finished, ImageReady, ImageSkipped, Stopped
+from jobs.log import JobLog
 from jobs.story import Entry, Story
+from jobs.waiting import Priority
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,6 +24,10 @@ class Live:
     plan: str
     inputs: dict[str, str]
     story: Story = field(default_factory=Story)
+    log: JobLog = field(default_factory=JobLog)
+    priority: Priority = "normal"
+    start_until: float | None = None
+    """Monotonic time until which it has to start; None waits for ever."""
     alone: bool = False
     """A worker died while it ran this job, so it runs with no other beside it."""
     cancelled: bool = False
@@ -44,5 +51,12 @@ def revive(row: sa.Row[Any], entries: Sequence[Entry], life: int) -> Live:
         story=Story(entries, life=life),
         alone=row.alone,
         cancelled=row.cancelled,
+        priority=row.priority,
+        start_until=None if row.start_by is None or row.attempt else until(row.start_by),
         settled={event.index for event in events if isinstance(event, ImageReady | ImageSkipped)},
     )
+
+
+def until(when: float) -> float:
+    """Turn a Unix time into one of the monotonic clock, which nobody sets."""
+    return time.monotonic() + when - time.time()

@@ -11,22 +11,26 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 
 from engine import Event, ImageReady, Plan, plan_to_json
 from jobs.archive import Archive
+from jobs.calls import Call, CallStore
 from jobs.database import Database
 from jobs.dispatcher import Dispatcher
 from jobs.errors import JobNotFound, ShuttingDown, StorageFailed
 from jobs.files import InputFolder, OutputFolder, lock_folder
+from jobs.log import LogLine
 from jobs.protocol import Worker
 from jobs.store import NewJob, Store
 from jobs.story import Entry, Story
 from jobs.supervisor import Supervisor
-from jobs.views import ImageView, JobSettings, JobView, WorkerStatus
+from jobs.views import ImageView, JobSettings, JobView, Standing, WorkerStatus
+from jobs.waiting import Priority
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +64,8 @@ class Jobs:
         )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dispatcher")
         self._lock: IO[str] | None = None
+        self.calls = CallStore(self._database, self._ask)
+        """What programs asked for."""
 
     def open(self) -> None:
         """Open the database and take up what an earlier life left; from now on jobs are taken, though none runs.
@@ -96,7 +102,14 @@ class Jobs:
             self._lock.close()
 
     def submit(
-        self, plan: Plan, *, owner: str = "local", inputs: Mapping[str, bytes] | None = None
+        self,
+        plan: Plan,
+        *,
+        owner: str = "local",
+        inputs: Mapping[str, bytes] | None = None,
+        priority: Priority = "normal",
+        start_within_s: float | None = None,
+        call: Call | None = None,
     ) -> str:
         """Take a job in; it is on disk when its id is returned.
 
@@ -104,8 +117,13 @@ class Jobs:
             plan: What to paint.
             owner: Whose it is; nobody else sees it.
             inputs: Files that the plan refers to, by the name it uses.
+            priority: ``low`` waits behind everybody's ``normal`` ones.
+            start_within_s: Seconds after which it fails if it still waits.
+            call: The program's call that it is, recorded with it; its id becomes the job's, and the same id again is the
+                same job.
 
         Raises:
+            IdTaken: another owner has a call of that id.
             QueueFull: as many jobs wait as may wait.
             ShuttingDown: the server is about to end.
             StorageFailed: it cannot be written.
@@ -116,11 +134,14 @@ class Jobs:
         except OSError as error:
             raise StorageFailed(f"inputs: {error.strerror}") from error
         job = NewJob(
-            id=str(uuid.uuid4()),
+            id=str(uuid.uuid4()) if call is None else call.id,
             owner=owner,
             plan=plan_to_json(plan),
             inputs=hashes,
             prompt=plan.prompt,
+            priority=priority,
+            start_by=None if start_within_s is None else time.time() + start_within_s,
+            call=call,
         )
         return self._ask(lambda: self._dispatcher.submit(job))
 
@@ -149,6 +170,58 @@ class Jobs:
             JobNotFound: the owner has none of that id.
         """
         return self._with_progress([self._archive.job(job_id, owner)])[0]
+
+    def standing(self, job_id: str, *, owner: str) -> Standing:
+        """Look how far a job is: from memory while it is not over, else with one look at the database.
+
+        Raises:
+            JobNotFound: the owner has none of that id.
+        """
+        live = self._dispatcher.find(job_id)
+        if live is None:
+            return self._archive.standing(job_id, owner)
+        if live.owner != owner:
+            raise JobNotFound(job_id)
+        return self._dispatcher.standing(live)
+
+    def log(self, job_id: str, *, owner: str) -> Sequence[LogLine]:
+        """Read the log of a call's job.
+
+        Raises:
+            JobNotFound: the owner has none of that id.
+        """
+        live = self._dispatcher.find(job_id)
+        if live is None:
+            self._archive.check(job_id, owner)
+            return self.calls.log(job_id)
+        if live.owner != owner:
+            raise JobNotFound(job_id)
+        return live.log.lines
+
+    def waiting(self, owner: str | None = None) -> int:
+        """Count the jobs that wait, of one owner or of all."""
+        return self._dispatcher.waiting(owner)
+
+    @contextmanager
+    def watching(self, job_id: str) -> Iterator[asyncio.Event]:
+        """Set an event of the running loop whenever something happens to a job; it is set from the start.
+
+        A job that is over, or is not there, sets it no more: look first, then wait.
+        """
+        news, loop = asyncio.Event(), asyncio.get_running_loop()
+        news.set()
+        live = self._dispatcher.find(job_id)
+        if live is None:
+            yield news
+            return
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # that loop has ended
+                loop.call_soon_threadsafe(news.set)
+
+        with live.story.listening(wake):
+            self._post(self._dispatcher.announce)
+            yield news
 
     def active(self, *, owner: str) -> list[JobView]:
         """Look at the jobs that are not over, by submission."""

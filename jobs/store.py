@@ -13,13 +13,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from engine import Event, Failed, Finished, ImageReady, Stopped
+from jobs.calls import Call, insert_call
 from jobs.database import Database
 from jobs.record import event_to_json
 from jobs.story import Entry
-from jobs.tables import events, images, jobs, lives
-from jobs.views import JobState
+from jobs.tables import calls, events, images, jobs, lives
+from jobs.views import UNFINISHED, JobState
+from jobs.waiting import Priority
 
-UNFINISHED: tuple[JobState, ...] = ("waiting", "running")
 CHUNK = 500
 """How many ids go into one statement; databases limit that."""
 
@@ -33,6 +34,11 @@ class NewJob:
     plan: str
     inputs: Mapping[str, str]
     prompt: str
+    priority: Priority = "normal"
+    start_by: float | None = None
+    """Unix time by which it has to start."""
+    call: Call | None = None
+    """The program's call that it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +80,13 @@ class Store:
                     attempt=0,
                     alone=False,
                     cancelled=False,
+                    priority=job.priority,
+                    start_by=job.start_by,
                     created_at=time.time(),
                 )
             )
+            if job.call is not None:
+                insert_call(connection, job.call)
             _note(connection, job.id, entry)
             key = result.inserted_primary_key
             assert key is not None
@@ -125,13 +135,14 @@ class Store:
             )
             _note(connection, job_id, entry)
 
-    def end(self, job_id: str, entry: Entry) -> bool:
-        """Record the end of a job; False when it had ended before, and nothing is changed."""
+    def end(self, job_id: str, entry: Entry, log: str = "[]") -> bool:
+        """Record the end of a job, and its log where it is a call; False when it had ended before, and nothing is changed."""
         state = _end_state(entry.event)
         with self._database.transaction() as connection:
             moved = _move(connection, job_id, UNFINISHED, state, ended_at=time.time())
             if moved:
                 _note(connection, job_id, entry)
+                connection.execute(sa.update(calls).where(calls.c.id == job_id).values(log=log))
             return moved
 
     def hide(self, image_ids: Iterable[str], owner: str) -> int:
@@ -158,6 +169,15 @@ class Store:
         query = sa.select(jobs).where(jobs.c.state.in_(UNFINISHED)).order_by(jobs.c.number)
         with self._database.transaction() as connection:
             return list(connection.execute(query))
+
+    def owner_of(self, job_id: str) -> str | None:
+        """Say whose a job or call is; None when there is none of that id."""
+        taken = sa.union_all(
+            sa.select(jobs.c.owner).where(jobs.c.id == job_id),
+            sa.select(calls.c.owner).where(calls.c.id == job_id),
+        )
+        with self._database.transaction() as connection:
+            return connection.scalars(taken).first()
 
     def is_known(self, job_id: str) -> bool:
         """Whether a job was ever submitted here."""

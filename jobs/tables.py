@@ -31,13 +31,16 @@ jobs = Table(
     Column("attempt", Integer, nullable=False),
     Column("alone", Boolean, nullable=False),
     Column("cancelled", Boolean, nullable=False),
+    Column("priority", String(10), nullable=False, server_default="normal"),
+    Column("start_by", Float(53)),
     Column("created_at", Float(53), nullable=False),
     Column("started_at", Float(53)),
     Column("ended_at", Float(53)),
     Index("ix_jobs_owner_number", "owner", "number"),
     sqlite_autoincrement=True,
 )
-"""`number` orders jobs by submission; `alone`: a worker died while it ran this one; times are Unix times."""
+"""`number` orders jobs by submission; `alone`: a worker died while it ran this one; times are Unix times;
+`start_by`: a job that still waits then fails."""
 
 images = Table(
     "images",
@@ -68,6 +71,27 @@ events = Table(
     Column("body", Text, nullable=False),
 )
 """The part of each story that is kept; `body` is what `jobs.record` writes."""
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("owner", String(200), nullable=False),
+    Column("endpoint", String(100), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("has_job", Boolean, nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("webhook", Text),
+    Column("sync_mode", Boolean, nullable=False),
+    Column("cdn", Text, nullable=False),
+    Column("log", Text),
+    Column("created_at", Float(53), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("next_try_at", Float(53), index=True),
+)
+"""Calls of programs, by the id of their jobs; `status` and `error` where one became no job; `log` is written when the job
+ends; `next_try_at` is null where no webhook is to be called."""
 
 lives = Table(
     "lives",

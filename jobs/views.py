@@ -9,6 +9,7 @@ from typing import Literal
 from engine import Failed, Plan, Progress, Size
 
 JobState = Literal["waiting", "running", "finished", "failed", "stopped"]
+UNFINISHED: tuple[JobState, ...] = ("waiting", "running")
 WorkerState = Literal["starting", "loading", "ready", "restarting", "stopped"]
 
 
@@ -87,7 +88,25 @@ class JobView:
     @property
     def is_over(self) -> bool:
         """Whether nothing more will happen to it."""
-        return self.state in ("finished", "failed", "stopped")
+        return self.state not in UNFINISHED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How far a job is: the part of a `JobView` that is cheap to look at."""
+
+    state: JobState
+    position: int | None = None
+    """How many jobs start before it; None unless it waits."""
+    error: Failed | None = None
+    """Why it failed; None unless it did."""
+    seconds: float = 0.0
+    """How long it ran; 0 until it is over."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state not in UNFINISHED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
