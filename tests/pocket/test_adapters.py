@@ -13,6 +13,7 @@ from safetensors import safe_open  # noqa: E402
 from pocket.dots import dottedness  # noqa: E402
 from pocket.export import CARD  # noqa: E402
 from pocket.lora import read_metadata  # noqa: E402
+from pocket.measure import Result  # noqa: E402
 from pocket.measure_modes import dotted, heard, open_studio, short_prompts  # noqa: E402
 from pocket.score import read  # noqa: E402
 from pocket.train import MODEL  # noqa: E402
@@ -98,8 +99,6 @@ def test_short_prompts_are_heard_better_with_the_few_step_adapter(studio):
 
 
 def _heard(studio, asked, fields):
-    from pocket.measure import Result
-
     scenes, texts, named = asked
     pictures = studio.paint(texts, fields)
-    return heard(Result(scenes, pictures, [read(p) for p in pictures], 0.0), named)
+    return heard(Result(scenes, pictures, [read(p) for p in pictures]), named)
