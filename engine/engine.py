@@ -184,7 +184,7 @@ class Engine:
         """Make one model call for all that run, and do what follows from it."""
         if images := [image for work in busy for image in work.running.values()]:
             started = time.monotonic()
-            self._counters["unet_calls"] += step(images)
+            self._counters["unet_calls"] += step(images, apart=len(busy) == 1)
             self._counters["unet_rows"] += sum(work.rows for work in busy)
             for work in busy:
                 work.timings["sample"] += time.monotonic() - started
@@ -243,8 +243,9 @@ class Engine:
 
     def _fits(self, work: Work) -> bool:
         rows = sum(other.rows for other in self._works.values())
-        if rows and not self._palette.serves(work.plan):
-            return False
+        is_lone = len(self._works) == 1
+        if rows and (is_lone or not self._palette.serves(work.plan)):
+            return False  # a lone job's pictures come one after the other, as if each were alone
         return not rows or rows + work.rows_per_image <= self._max_rows
 
     def _start_image(self, work: Work) -> None:

@@ -234,14 +234,22 @@ class Running:
 
 
 @torch.inference_mode()
-def step(running: Sequence[Running]) -> int:
-    """Advance every running image by one model call; returns how many UNet calls that took."""
+def step(running: Sequence[Running], *, apart: bool = False) -> int:
+    """Advance every running image by one model call.
+
+    Args:
+        running: The images.
+        apart: Whether each image gets a UNet call of its own, as if it ran alone, to the last bit.
+
+    Returns:
+        How many UNet calls that took.
+    """
     asked = [(image, image.rows()) for image in running]
     answers: dict[Row, Tensor] = {}
-    groups = _by_call(asked)
+    groups = _by_call(asked, apart=apart)
     for denoiser, rows in groups:
         answers.update(zip(rows, torch.split(predict(denoiser, rows), 1), strict=True))
-    for images in _by_shape(asked):
+    for images in _by_shape(asked, apart=apart):
         estimates = [image.estimates([answers[row] for row in rows]) for image, rows in images]
         for (image, _), denoised in zip(images, guide(estimates), strict=True):
             image.accept(denoised)
@@ -276,20 +284,24 @@ def _added_conditioning(device: torch.device, rows: Sequence[Row]) -> dict[str, 
     }
 
 
-def _by_call(asked: Iterable[tuple[Running, list[Row]]]) -> list[tuple[Denoiser, list[Row]]]:
+def _by_call(
+    asked: Iterable[tuple[Running, list[Row]]], *, apart: bool
+) -> list[tuple[Denoiser, list[Row]]]:
     """Bring together the rows that may share a call: same UNet, latent shape, number of tokens and tricks."""
     groups: dict[tuple[Any, ...], tuple[Denoiser, list[Row]]] = {}
     for image, rows in asked:
         for row in rows:
-            key = (id(image.denoiser.unet), id(image) if image.alone else None, *row.key)
+            key = (id(image.denoiser.unet), id(image) if apart or image.alone else None, *row.key)
             groups.setdefault(key, (image.denoiser, []))[1].append(row)
     return list(groups.values())
 
 
-def _by_shape(asked: Iterable[tuple[Running, list[Row]]]) -> list[list[tuple[Running, list[Row]]]]:
+def _by_shape(
+    asked: Iterable[tuple[Running, list[Row]]], *, apart: bool
+) -> list[list[tuple[Running, list[Row]]]]:
     """Bring together the images whose latents have one shape, so that guidance runs once for them."""
     groups: dict[tuple[Any, ...], list[tuple[Running, list[Row]]]] = {}
     for image, rows in asked:
-        key = (image.shape, id(image) if image.alone else None)
+        key = (image.shape, id(image) if apart or image.alone else None)
         groups.setdefault(key, []).append((image, rows))
     return list(groups.values())

@@ -80,3 +80,54 @@ def test_a_prompt_becomes_a_picture_in_the_browser(address: str, chromium: Any) 
     page.get_by_role("tab", name="Text", exact=True).click()
     shoot(page, "studio-phone.png")
     assert problems == []
+
+
+def drop(page: Any, data: bytes) -> None:
+    """Let go of a picture file over the page."""
+    page.evaluate(
+        """bytes => {
+            const transfer = new DataTransfer();
+            const file = new File([new Uint8Array(bytes)], "picture.png", {type: "image/png"});
+            transfer.items.add(file);
+            for (const kind of ["dragenter", "dragover", "drop"])
+                document.body.dispatchEvent(
+                    new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}));
+        }""",
+        list(data),
+    )
+
+
+def finished_pictures(page: Any, address: str, count: int) -> list[bytes]:
+    """Wait until so many pictures are on the stage, and fetch their files."""
+    pictures = page.locator("#stage img[src*='/studio/images/']")
+    pictures.nth(count - 1).wait_for(timeout=180_000)
+    sources = [pictures.nth(index).get_attribute("src") or "" for index in range(count)]
+    return [get(urljoin(address, source))[1] for source in sources]
+
+
+def test_a_picture_dropped_on_the_page_is_painted_again_to_the_pixel(
+    address: str, chromium: Any
+) -> None:
+    first = chromium.new_page(viewport={"width": 1400, "height": 900}, locale="en-US")
+    first.goto(address)
+    wait_for(f"{address}/health/ready", 120)
+    prompt = "a large __color__ [[star,heart]] on a white background <lora:pocket_dots:0.8>"
+    first.locator("#prompt textarea").fill(prompt)
+    first.locator("#generate").click()
+    _, second_picture = finished_pictures(first, address, 2)
+    first.close()
+
+    other = chromium.new_context(locale="en-US").new_page()
+    other.set_viewport_size({"width": 1400, "height": 900})
+    other.goto(address)
+    other.locator("#generate").wait_for()
+    drop(other, second_picture)
+    box = "document.querySelector('#prompt textarea').value"
+    other.wait_for_function(f"() => {box}.includes('heart')")
+    assert "__" not in other.evaluate(box)
+    other.locator("#generate").click()
+    (again,) = finished_pictures(other, address, 1)
+    before, after = (
+        np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (second_picture, again)
+    )
+    assert np.array_equal(before, after)
