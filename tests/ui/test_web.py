@@ -7,11 +7,21 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engine import Size, TextRequest, plan, plan_from_json
+from engine import (
+    Catalog,
+    Checkpoint,
+    InvalidRequest,
+    Library,
+    Size,
+    TextRequest,
+    plan,
+    plan_from_json,
+)
 from engine.records.read_image import read_text
 from tests.libraries import library_of
-from tests.ui.studios import OWNER_HEADER
+from tests.ui.studios import OWNER_HEADER, POCKET
 from ui.thumbnails import SIDE, Thumbnails
+from ui.web import MAX_PICTURE, MAX_TEXT
 
 STRANGER = {OWNER_HEADER: "stranger"}
 
@@ -182,3 +192,66 @@ def test_a_preview_of_a_job_that_is_over_is_gone(client, job):
     answer = client.get(f"/studio/jobs/{job.id}/previews/0")
     assert answer.status_code == 404
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_what_there_is_to_choose_from_is_told(client, studio):
+    told = client.get("/studio/lists").json()
+    assert told["studio"] == "pocket"
+    assert {"models", "loras", "vaes", "presets"} <= set(told)
+    names = [
+        style["name"]
+        for group in client.get("/studio/styles").json()["groups"]
+        for style in group["styles"]
+    ]
+    assert "Fooocus Sharp" in names
+
+
+def test_files_that_came_are_listed_after_a_refresh(client, studio):
+    later = Library(catalog=Catalog([POCKET, Checkpoint(name="new", path=Path("new"))]))
+    studio.read_library = lambda: later
+    told = client.post("/studio/refresh").json()
+    assert [it["name"] for it in told["models"]] == ["pocket", "new"]
+    assert studio.library is later
+
+
+def test_a_library_that_cannot_be_read_leaves_the_old_one(client, studio):
+    def broken():
+        raise InvalidRequest("mine.json", "expected JSON, got nonsense")
+
+    before, studio.read_library = studio.library, broken
+    answer = client.post("/studio/refresh")
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "mine.json: expected JSON, got nonsense"
+    assert studio.library is before
+
+
+def test_a_pictures_settings_are_read_with_the_seed_as_text(client, job):
+    data = client.get(f"/studio/images/{job.images[0].id}/file").content
+    told = client.post("/studio/read", content=data).json()
+    assert told["kind"] == "pochade"
+    assert told["fields"]["seed"] == "5"
+    assert told["fields"]["prompt"] == "a <b>red</b> ${star}"
+
+
+def test_a_pasted_text_is_read_as_text(client):
+    headers = {"content-type": "text/plain;charset=utf-8"}
+    told = client.post("/studio/read", content='{"prompt": "é", "seed": "7"}', headers=headers)
+    assert told.json()["kind"] == "fooocus"
+    assert told.json()["fields"]["prompt"] == "é"
+    nothing = client.post("/studio/read", content="a red star", headers=headers).json()
+    assert nothing == {"kind": None, "fields": {}, "notes": []}
+
+
+def test_a_file_that_is_no_picture_is_refused(client):
+    answer = client.post("/studio/read", content=b"no picture")
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("picture: expected a PNG, JPEG or WebP file")
+
+
+def test_no_more_is_read_than_a_picture_or_a_text_may_have(client):
+    whole = (b"x" * 2**20 for _ in range(MAX_PICTURE // 2**20 + 1))
+    answer = client.post("/studio/read", content=whole)
+    assert answer.json()["detail"] == f"picture: expected at most {MAX_PICTURE} bytes"
+    headers = {"content-type": "text/plain"}
+    long = client.post("/studio/read", content=b"x" * (MAX_TEXT + 1), headers=headers)
+    assert long.status_code == 422

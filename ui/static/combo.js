@@ -6,7 +6,8 @@ const MOST = 300;
 const ROOM = 220;
 let count = 0;
 
-// `options()` gives [{value, text, note}]; `pick(value)` hears what was chosen. Returns its node and `show(value)`.
+// `options()` gives [{value, text, note, tag}]: a note stands below the box too, a tag only in the list. `known()` says
+// whether a value without an option is missing, `pick(value)` hears what was chosen. Returns its node and `show(value)`.
 export function combo({ label, placeholder, options, known, pick }) {
   const id = `combo_${++count}`;
   const box = el("input", { type: "text", role: "combobox", class: "combo_box", "aria-label": label, "aria-expanded": "false", "aria-controls": id, "aria-autocomplete": "list", autocomplete: "off", spellcheck: "false", placeholder });
@@ -48,7 +49,7 @@ export function combo({ label, placeholder, options, known, pick }) {
     found = all.slice(0, MOST);
     list.replaceChildren(...found.map((item, index) =>
       el("li", { role: "option", id: `${id}_${index}`, "aria-selected": String(item.value === value), onclick: () => choose(item.value) },
-        item.text, item.note ? el("span", { class: "combo_note" }, item.note) : null)));
+        item.text, item.note || item.tag ? el("span", { class: "combo_note" }, item.note || item.tag) : null)));
     if (!found.length) list.append(el("li", { class: "quiet" }, "Nothing has this name"));
     if (all.length > MOST) list.append(el("li", { class: "quiet" }, `and ${all.length - MOST} more; type to find them`));
     activate(words.length ? 0 : found.findIndex((item) => item.value === value));

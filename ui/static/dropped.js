@@ -22,10 +22,10 @@ export function mount({ element, trigger }) {
       take(found);
     };
     bar.replaceChildren(
-      el("div", {}, el("span", {}, `These are a picture's settings, written by ${WRITERS[found.kind]}.`),
-        ...found.notes.map((note) => el("small", {}, note))),
-      el("button", { type: "button", class: "small_button main", id: "use_settings", onclick: yes }, "Use them"),
-      el("button", { type: "button", class: "small_button", id: "keep_text", onclick: close }, "Keep as text"));
+      el("p", {}, `These are a picture's settings, written by ${WRITERS[found.kind]}.`, ...found.notes.map((note) => el("small", {}, note))),
+      el("div", {},
+        el("button", { type: "button", class: "small_button prime", id: "use_settings", onclick: yes }, "Use them"),
+        el("button", { type: "button", class: "small_button", id: "keep_text", onclick: close }, "Keep as text")));
     const gone = () => {
       if (promptBox().value.includes(text.trim().slice(0, 40))) return;
       close();

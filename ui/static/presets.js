@@ -23,14 +23,14 @@ export function mount({ element, props, trigger, watch, facts }) {
     remember(LAST, id || null);
     draw();
   };
-  const box = combo({ label: "Preset", placeholder: "Choose a preset", known: () => false, options: () => library.lists.presets.map((preset) => ({ value: preset.id, text: preset.name, note: preset.own ? "yours" : "" })), pick: choose });
+  const box = combo({ label: "Preset", placeholder: "Choose a preset", known: () => false, options: () => library.lists.presets.map((preset) => ({ value: preset.id, text: preset.name, tag: preset.own ? "yours" : "" })), pick: choose });
   const summary = el("p", { id: "preset_summary", class: "field_help" });
   const missing = el("p", { id: "preset_missing", class: "field_help" });
   const drop = el("button", { type: "button", class: "small_button", id: "delete_preset" }, icon(ICONS.trash));
   const save = el("button", { type: "button", class: "quiet_button", id: "save_preset", "aria-expanded": "false", hidden: !facts.can_save }, "Save as preset");
   const from = el("button", { type: "button", class: "quiet_button", id: "from_picture", title: "Take the settings out of a picture's file", onclick: choosePicture }, "From a picture");
   const name = el("input", { type: "text", id: "preset_name", "aria-label": "Name of the preset", placeholder: "Name", maxlength: facts.max_name });
-  const keep = el("button", { type: "submit", class: "small_button main" }, "Save");
+  const keep = el("button", { type: "submit", class: "small_button prime" }, "Save");
   const form = el("form", { id: "preset_form", hidden: true }, name, keep);
   element.replaceChildren(...frame({ label: "Preset" }, el("div", { class: "preset_row" }, box.node, drop), summary, missing, el("div", { class: "two" }, save, from), form));
 
