@@ -64,6 +64,8 @@ class Dispatcher:
         self._slots = 0
         self._life = 0
         self._draining = False
+        self.is_closed = False
+        """Whether nothing more happens to any job in this life of the server."""
         self._heard_at = 0.0
         self._swept_at = time.monotonic()
         self.at_rest = threading.Event()
@@ -209,6 +211,7 @@ class Dispatcher:
     def release(self) -> None:
         """Give back what still runs, now that the worker has left, and let all readers go."""
         self._worker = None
+        self.is_closed = True
         for live in self._take_running():
             self._return(live, how=None)
         for live in self._live.values():

@@ -323,6 +323,11 @@ class Jobs:
         wanted = list(image_ids)
         return self._ask(lambda: self._store.unhide(wanted, owner))
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more happens to any job in this life of the server."""
+        return self._dispatcher.is_closed
+
     def status(self) -> WorkerStatus:
         """Say what the worker is up to."""
         status, trouble = self._supervisor.status, self._dispatcher.trouble

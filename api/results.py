@@ -1,0 +1,97 @@
+"""What became of a call: its pictures, or why there are none, as the answer that its client gets, now or by webhook."""
+
+import base64
+import json
+import logging
+from typing import Any
+
+from api.answers import NO_BILL, Answer, cancelled, flat, of_failure
+from api.settings import Api
+from engine import Failed
+from jobs import Call, ImageView, JobView
+
+log = logging.getLogger(__name__)
+
+GONE = "The request is not known any more."
+
+
+def answer_of(api: Api, call: Call, cdn: str | None = None) -> Answer | None:
+    """Write the answer to a call; None while it is not over.
+
+    Args:
+        api: The studio.
+        call: Which.
+        cdn: Address of the files as the client reaches them; None takes that of the call.
+
+    Raises:
+        JobNotFound: its job is gone.
+        StorageFailed: the database cannot be read.
+    """
+    if call.error is not None:
+        status, body = call.error
+        return Answer(status, json.loads(body), NO_BILL)
+    job = api.jobs.job(call.id, owner=call.owner)
+    if not job.is_over:
+        return None
+    if job.state == "stopped":
+        return cancelled()
+    if job.error is not None:
+        return of_failed(job.error)
+    return Answer(200, output(api, call, job, cdn or call.cdn), NO_BILL)
+
+
+def of_failed(failed: Failed) -> Answer:
+    """Write why a job failed."""
+    return of_failure(failed.kind, failed.message, failed.field)
+
+
+def output(api: Api, call: Call, job: JobView, cdn: str) -> dict[str, Any]:
+    """Write the pictures of a job that is finished.
+
+    Args:
+        api: The studio.
+        call: What asked for them.
+        job: The job.
+        cdn: Address of the files as the client reaches them.
+    """
+    pictures = [
+        found for image in job.images if (found := _picture(api, call, image, cdn)) is not None
+    ]
+    flags = job.has_nsfw_concepts or (False,) * len(job.images)
+    timings = dict(job.timings)
+    if "total" in timings:
+        timings["inference"] = timings.pop("total")
+    return {"images": pictures, "timings": timings, "has_nsfw_concepts": list(flags)}
+
+
+def _picture(api: Api, call: Call, image: ImageView, cdn: str) -> dict[str, Any] | None:
+    """Write one picture; None when its file is gone."""
+    try:
+        stored = api.files.link(
+            image.path,
+            content_type=image.content_type,
+            file_name=f"{image.id}{image.path.suffix}",
+            owner=call.owner,
+        )
+        url = _data_uri(image) if call.sync_mode else api.files.address(stored, cdn)
+    except OSError as error:
+        log.warning("job %s: picture %d is gone: %s", call.id, image.index, error.strerror)
+        return None
+    return {
+        "url": url,
+        "content_type": image.content_type,
+        "file_name": stored.name,
+        "file_size": stored.size,
+        "width": image.size.width,
+        "height": image.size.height,
+    }
+
+
+def _data_uri(image: ImageView) -> str:
+    data = base64.b64encode(image.path.read_bytes()).decode()
+    return f"data:{image.content_type};base64,{data}"
+
+
+def unknown() -> Answer:
+    """Write that there is no such request."""
+    return flat(404, GONE)

@@ -1,0 +1,52 @@
+"""The direct way: one request that is answered when the pictures are there. Who goes away takes the job along."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from api.answers import flat
+from api.calling import Asked, read_call, submit
+from api.results import answer_of
+from api.settings import Api
+from api.watching import wait_over
+from api.wire import ENDPOINTS, Endpoint
+from jobs import ShuttingDown
+
+log = logging.getLogger(__name__)
+
+
+def run_routes(api: Api) -> list[BaseRoute]:
+    """List the routes of the direct way: the ids of the endpoints."""
+    return [
+        Route(f"/{endpoint.id}", _running(api, endpoint), methods=["POST"])
+        for endpoint in ENDPOINTS.values()
+    ]
+
+
+def _running(api: Api, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    async def run(request: Request) -> Response:
+        asked = await read_call(request, api, endpoint)
+        request.state.fal_request_id = asked.id
+        return await _run(api, asked, request)
+
+    return run
+
+
+async def _run(api: Api, asked: Asked, request: Request) -> Response:
+    is_ours = api.jobs.calls.get(asked.id, asked.owner) is None
+    call = await run_in_threadpool(submit, api, asked)
+    if call.has_job:
+        await wait_over(api, call, request)
+    answer = await run_in_threadpool(answer_of, api, call, asked.cdn)
+    if answer is None and api.jobs.is_closed:
+        raise ShuttingDown
+    if answer is None:
+        log.info("job %s: its client went away", call.id)
+        if is_ours:
+            await run_in_threadpool(api.jobs.cancel, call.id, owner=call.owner)
+        answer = flat(499, "The client went away.", "client_disconnected")
+    return answer.response(**{"x-fal-request-id": call.id})
