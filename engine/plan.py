@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from engine.catalog import SDXL_NATIVE, Catalog, Checkpoint
-from engine.errors import InvalidRequest, ModelIncompatible
-from engine.families import Family
+from engine.catalog import SDXL_NATIVE, Catalog, Checkpoint, read_header
+from engine.errors import InvalidRequest
+from engine.families import Family, require_refiner
 from engine.geometry import Size, nearest_bucket, parse_size
 from engine.library import Library
 from engine.performance import MODES, Mode
@@ -387,8 +387,9 @@ def _refiner(
         return None
     family = model.family
     if family is None:
-        problem = "expected an SDXL base model, an SDXL refiner or an SD 1.5 model as refiner"
-        raise ModelIncompatible(f"{model.name}: {problem}, got something else")
+        family = require_refiner(
+            model.name, read_header(model.path)
+        )  # whose sentence says what it is
     counted = MODES[request.performance].steps if more.compat == "fooocus" else steps
     return Refiner(
         model=model.name,

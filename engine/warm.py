@@ -18,6 +18,7 @@ from engine.errors import InvalidRequest, ModelIncompatible
 from engine.library import INTERPOSER
 from engine.loop import Denoiser
 from engine.models.checkpoints import LoadedModel, load_checkpoint
+from engine.models.devices import give_back_memory
 from engine.models.interposer import Interposer, load_interposer
 from engine.models.patches import Patch, WeightPatcher
 from engine.models.refiners import LoadedRefiner, load_refiner
@@ -205,6 +206,7 @@ class Palette:
         """
         if not self.has_base(base_model):
             self._model = self._needs = None  # first, so that two never lie in memory together
+            give_back_memory()
             self._model = warm_up(
                 self.catalog.checkpoint(base_model), self._device, self._find_embedding
             )
@@ -215,6 +217,8 @@ class Palette:
         report = model.patcher.use(patches)
         if report.changed - {"unet"}:
             model.encoder.forget()
+        if report.changed and not patches:
+            give_back_memory()
         if report.changed:
             log.info("%d LoRAs in %.2f s", len(patches), report.seconds)
 

@@ -1,7 +1,9 @@
 """Which device paints, in which number format, with how many threads."""
 
+import ctypes
 import logging
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -49,6 +51,14 @@ def use_threads(device: torch.device) -> int:
     threads = max(1, cores - 1) if device.type == "cpu" else max(1, cores // 2)
     torch.set_num_threads(threads)
     return threads
+
+
+def give_back_memory() -> None:
+    """Hand memory that large weights left free back to the system, which glibc would keep; elsewhere nothing."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:  # there is none in musl
+            trim(0)
 
 
 def available_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
