@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -314,3 +315,16 @@ def test_types_are_made_plain(said: str, safe: str) -> None:
 )
 def test_the_lifetime_is_read_from_the_header(header: str | None, seconds: float | None) -> None:
     assert seconds_of(header) == seconds
+
+
+def test_a_large_file_takes_little_memory(tmp_path: Path) -> None:
+    async def large() -> AsyncIterator[bytes]:
+        for _ in range(1600):
+            yield bytes(65_536)
+
+    store = open_store(tmp_path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    file = asyncio.run(store.receive(large(), Label(owner="ada")))
+
+    assert file.size == file.path.stat().st_size == 1600 * 65_536
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000  # KiB

@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from hypothesis import given
@@ -253,6 +253,58 @@ def test_nothing_else_is_given_out(client: TestClient, path: str) -> None:
     token = upload(client).split("/")[-2]
     answer = client.get(path.format(token=token), follow_redirects=False)
     assert answer.status_code in (404, 405)
+
+
+WAYS_UP = (
+    "../",
+    "..\\",
+    "%2e%2e%2f",
+    "%2e%2e/",
+    "..%2f",
+    "..%5c",
+    "%252e%252e%252f",
+    "....//",
+    "..;/",
+    "%c0%ae/",
+)
+TARGETS = ("etc/passwd", "secret.key", "keys.json", "pochade.sqlite", "files/{token}.json", "lock")
+ODD = (
+    *(
+        "C:\\boot.ini",
+        "//host/share",
+        "\\\\host\\share",
+        "x\0.png",
+        "CON",
+        "NUL.txt",
+        "a...",
+        "a ",
+        "~root",
+        "$HOME",
+    ),
+    *("a" * 4096, "|id", ";id", "`id`", "\r\nX: y", "\x1b[31m", "<b>.html", "%n%s", "{{7*7}}"),
+)
+PAYLOADS = [*(up * n + target for up in WAYS_UP for n in (1, 3, 8) for target in TARGETS), *ODD]
+
+
+def test_no_path_leads_outside(client: TestClient, api: Api) -> None:
+    """Names and addresses of every kind: nothing is read or written but files of the store."""
+    assert len(PAYLOADS) >= 199
+    token = upload(client).split("/")[-2]
+    home = api.files.folder.parent
+    before = {path for path in home.parent.rglob("*") if path.parent != api.files.folder}
+    for payload in PAYLOADS:
+        text = payload.format(token=token) if "{token}" in payload else payload
+        escaped = quote(text, safe="/%\\;")
+        for path in (f"/cdn/files/{escaped}", f"/cdn/files/{token}/{escaped}"):
+            answer = client.get(path, follow_redirects=False)
+            assert answer.status_code == 404, (path, answer.content)
+    for payload in PAYLOADS[::9]:
+        begun = initiate(client, file_name=payload)
+        assert client.put(begun["upload_url"], content=b"x").status_code == 200
+        assert client.get(begun["file_url"]).content == b"x"
+    after = {path for path in home.parent.rglob("*") if path.parent != api.files.folder}
+    assert after == before
+    assert {path.suffix for path in api.files.folder.iterdir()} == {".bin", ".json"}
 
 
 def test_a_picture_that_its_owner_deleted_is_gone(
