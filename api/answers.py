@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from api.images import InputRefused
 from engine import EngineError, InvalidRequest
 
 NO_BILL = {"x-fal-billable-units": "0"}
@@ -97,9 +98,14 @@ def of_validation(error: ValidationError) -> Answer:
 
 def of_error(error: EngineError, body: object = None) -> Answer:
     """Write what the engine or the queue refused; `body` is the input, where there was one."""
-    named = error.field if isinstance(error, InvalidRequest) else None
-    message = error.problem if isinstance(error, InvalidRequest) else str(error)
-    return of_failure(error.kind, message, named, body)
+    if isinstance(error, InputRefused):
+        loc, message = _place(error.field, error.problem)
+        context = {"ctx": error.ctx} if error.ctx else {}
+        value = shown(_value(body, loc))
+        return unprocessable([problem(loc, message, error.type, input=value, **context)])
+    if isinstance(error, InvalidRequest):
+        return of_failure(error.kind, error.problem, error.field, body)
+    return of_failure(error.kind, str(error), None, body)
 
 
 def of_failure(kind: str, message: str, named: str | None = None, body: object = None) -> Answer:
@@ -112,7 +118,7 @@ def of_failure(kind: str, message: str, named: str | None = None, body: object =
         body: The input, where it is at hand.
     """
     if kind in AT_FAULT:
-        loc, message = _place(named, message, body)
+        loc, message = _place(named, message)
         return unprocessable([problem(loc, message, input=shown(_value(body, loc)))])
     status, error_type = KINDS.get(kind, (500, "internal_error"))
     headers = {"x-fal-retryable": "true" if status in (429, 503) else "false"}
@@ -148,7 +154,7 @@ def _context(item: Any) -> dict[str, Any]:
     return {"ctx": {key: shown(value) for key, value in facts.items()}} if facts else {}
 
 
-def _place(named: str | None, message: str, body: object) -> tuple[list[str | int], str]:
+def _place(named: str | None, message: str) -> tuple[list[str | int], str]:
     """Find the field that is at fault; sentences of the catalog begin with its name."""
     if named is None:
         named, colon, rest = message.partition(": ")

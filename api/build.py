@@ -13,10 +13,12 @@ from api.addresses import PREFIXES
 from api.answers import Refused, flat, of_error
 from api.limits import BodyLimit, RateLimit, Scope, client_address, is_look
 from api.pages import page_routes
+from api.proxy import Proxy
 from api.queue import queue_routes
 from api.run import run_routes
 from api.settings import Api
 from api.storage import storage_routes
+from api.webhooks import jwks_routes
 from api.wire.endpoints import APPS
 from engine import EngineError
 
@@ -41,6 +43,8 @@ def build(api: Api) -> FastAPI:
     app.router.redirect_slashes = False
     app.router.routes.extend([*run_routes(api), *queue_routes(api), *page_routes(api)])
     app.include_router(storage_routes(api))
+    if api.signing_key is not None:
+        app.include_router(jwks_routes(api.signing_key))
     app.add_middleware(
         RateLimit,
         per_s=api.limits.requests_per_s,
@@ -49,6 +53,7 @@ def build(api: Api) -> FastAPI:
         is_free=is_look,
     )
     app.add_middleware(BodyLimit, most=lambda scope: _longest_body(api, scope))
+    app.add_middleware(Proxy)
     return app
 
 

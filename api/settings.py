@@ -7,6 +7,7 @@ from typing import Any
 from api.files import FileStore
 from api.keys import Keys
 from api.limits import Limits
+from api.signing import SigningKey
 from engine import Library
 from engine.net import Fetcher
 from jobs import Jobs
@@ -25,6 +26,8 @@ class Api:
     keys: Keys
     fetcher: Fetcher
     limits: Limits = field(default_factory=Limits)
+    signing_key: SigningKey | None = None
+    """Signs webhooks; receivers look its public half up. None where nobody is told anything."""
     public_url: str | None = None
     """Address of the studio as clients reach it; None takes that of each request."""
     is_open: bool = True
