@@ -24,6 +24,7 @@ from engine.loop import Running, step
 from engine.models.devices import choose_device, use_threads
 from engine.models.expander import ModelExpander
 from engine.models.hashes import FileHashes
+from engine.net import Fetcher
 from engine.plan import ImagePlan, Plan, only_image, plan_to_json, with_expansion
 from engine.sampling.latent_format import LatentFormat
 from engine.stages.decode import decode_latents
@@ -55,6 +56,7 @@ def create(
     fooocus_dir: str | None = None,
     expansion_model: str | None = None,
     allow_pickle: bool = False,
+    allow_private_urls: bool = False,
 ) -> "Engine":
     """Build an engine in the process that is to paint; arguments are plain text so that they cross processes.
 
@@ -65,6 +67,7 @@ def create(
         fooocus_dir: A Fooocus folder whose weights are used too.
         expansion_model: Folder or hub id of a language model that writes the words of *Fooocus V2*.
         allow_pickle: Whether weights may be read from pickled files.
+        allow_private_urls: Whether weights that a request names may come from private addresses.
 
     Raises:
         InvalidRequest: the device is not there.
@@ -79,6 +82,7 @@ def create(
         lambda: read_weights(shelves, model),
         chosen,
         FileHashes(shelves.models_dir / HASHES),
+        guard=Fetcher(allow_private=allow_private_urls),
         expansion_model=expansion_model,
         allow_pickle=allow_pickle,
     )
@@ -93,13 +97,14 @@ class Engine:
         device: torch.device,
         hashes: FileHashes,
         *,
+        guard: Fetcher,
         expansion_model: str | None = None,
         allow_pickle: bool = False,
     ) -> None:
         self._read_catalog = read_catalog
         self._device = device
         self._palette = Palette(read_catalog(), device, allow_pickle=allow_pickle)
-        self._fetches = Fetches()
+        self._fetches = Fetches(guard)
         self._expander = ModelExpander(expansion_model) if expansion_model else None
         self._hashes = hashes
         self._works: dict[str, Work] = {}

@@ -13,6 +13,7 @@ from engine.errors import EngineError, ModelNotFound
 from engine.events import Progress
 from engine.models.fetch import fetch_file
 from engine.models.files import fetch_pipeline
+from engine.net import Fetcher
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ MEGABYTE = 1_000_000
 class Fetch:
     """One file, or one pipeline of the hub, on its way."""
 
-    def __init__(self, item: Checkpoint | Weights) -> None:
+    def __init__(self, item: Checkpoint | Weights, guard: Fetcher) -> None:
         self.name = item.name
         self.done = 0
         """Bytes that are there."""
@@ -31,6 +32,7 @@ class Fetch:
         self.error: EngineError | None = None
         """Why it ended without the file."""
         self._item = item
+        self._guard = guard
         self._thread = threading.Thread(target=self._run, name=f"fetch {item.name}", daemon=True)
         self._thread.start()
 
@@ -62,8 +64,8 @@ class Fetch:
                     item.source.url,
                     item.path,
                     sha256=item.source.sha256,
-                    size=None,
                     tell=self._tell,
+                    fetcher=self._guard if item.source.is_asked else None,
                 )
         except EngineError as error:
             self.error = error
@@ -77,7 +79,13 @@ class Fetch:
 class Fetches:
     """All files on their way, by where they go."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Fetcher) -> None:
+        """Start with none.
+
+        Args:
+            guard: Fetches what a request named by its address.
+        """
+        self._guard = guard
         self._fetches: dict[Path, Fetch] = {}
 
     def start(self, items: Iterable[Checkpoint | Weights]) -> list[Fetch]:
@@ -88,7 +96,7 @@ class Fetches:
         known = self._fetches.get(item.path)
         if known is None or known.is_over:
             log.info("fetching %s", item.name)
-            known = self._fetches[item.path] = Fetch(item)
+            known = self._fetches[item.path] = Fetch(item, self._guard)
         return known
 
 

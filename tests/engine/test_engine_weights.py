@@ -317,6 +317,28 @@ def test_a_missing_file_is_fetched_while_others_paint(
     path.with_name(path.name + ".sha256").unlink()
 
 
+def test_a_file_that_a_request_names_is_not_fetched_from_a_private_address(
+    engine: Engine, models_dir: Path, server: ThreadingHTTPServer
+) -> None:
+    write_lora(models_dir / "near.safetensors", seed=7)
+    server.files = {"/near.safetensors": (models_dir / "near.safetensors").read_bytes()}  # type: ignore[attr-defined]
+    url = f"http://127.0.0.1:{server.server_address[1]}/near.safetensors"
+
+    def job(painter: Engine) -> Plan:
+        library = replace(library_of(painter._palette.catalog), may_fetch=lambda address: True)
+        fields = {"styles": (), "aspect_ratio": "64x64", "num_images": 1, **lora(url)}
+        return plan(TextRequest.parse(fields), library, seed=5)
+
+    end = run(engine, {"a": job(engine)})["a"][-1]
+    assert isinstance(end, Failed)
+    assert "near.safetensors" in end.message
+    trusting = create(str(models_dir), model="tiny", device="cpu", allow_private_urls=True)
+    torch.set_num_threads(1)
+    item = job(trusting)
+    item = replace(item, sampling=replace(item.sampling, num_inference_steps=2))
+    assert isinstance(run(trusting, {"a": item})["a"][-1], Finished)
+
+
 def test_a_file_that_cannot_be_fetched_fails_its_job_alone(
     engine: Engine, models_dir: Path, server: ThreadingHTTPServer
 ) -> None:
