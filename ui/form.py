@@ -210,6 +210,7 @@ def drawn(
     module: str,
     *,
     classes: tuple[str, ...] = (),
+    events: tuple[str, ...] = (),
     **facts: Any,
 ) -> gr.HTML:
     """Make the component of one field that one of our modules draws.
@@ -220,6 +221,7 @@ def drawn(
         preset: Values by dotted name that win over the field's own default.
         module: File in ``ui/static``.
         classes: CSS classes.
+        events: Gradio events that the module triggers.
         facts: What the module needs to know; nothing that a visitor wrote.
     """
     owner, leaf = _owner(model, name)
@@ -231,6 +233,7 @@ def drawn(
         label=told.label,
         value=NOTATIONS[name].write(value) if name in NOTATIONS else value,
         classes=("part", *classes),
+        events=events,
         facts={"label": told.label, "help": told.help, **facts},
     )
 

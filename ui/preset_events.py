@@ -39,7 +39,7 @@ def connect_presets(studio: Studio, form: Form[TextRequest], presets: gr.HTML) -
         return
 
     def save_form(values: Mapping[Part, Any], event: gr.EventData) -> dict[str, Any]:
-        with as_toast():
+        with as_toast("This preset cannot be saved"):
             key, preset = save(
                 folder,
                 str(event.name),
@@ -51,7 +51,7 @@ def connect_presets(studio: Studio, form: Form[TextRequest], presets: gr.HTML) -
         return {"saved": key, "at": time.time_ns()}
 
     def discard(event: gr.EventData) -> dict[str, Any]:
-        with as_toast():
+        with as_toast("This preset cannot be deleted"):
             remove(folder, str(event.preset))
         studio.put_preset(str(event.preset), None)
         return {"discarded": str(event.preset), "at": time.time_ns()}

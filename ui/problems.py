@@ -10,7 +10,7 @@ from engine import EngineError
 
 
 @contextmanager
-def as_toast() -> Iterator[None]:
+def as_toast(title: str = "This cannot be painted") -> Iterator[None]:
     """Show an engine error to the person as one sentence; anything else is a defect and goes on its way.
 
     Gradio reads the text of a toast as HTML; an error may quote what somebody wrote.
@@ -19,4 +19,4 @@ def as_toast() -> Iterator[None]:
         yield
     except EngineError as error:
         text = html.escape(str(error), quote=False)
-        raise gr.Error(text, title="This cannot be painted", print_exception=False) from error
+        raise gr.Error(text, title=title, print_exception=False) from error

@@ -17,8 +17,6 @@ from ui.theme import STATIC, island
 
 GUIDED = "guided"
 """CSS class of what a mode of few steps leaves without effect; the page takes it out of reach then."""
-REFINING = "refining"
-"""CSS class of what only a refiner needs."""
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "Sampling": (
         "sampler",
@@ -40,7 +38,7 @@ _REFINING = (
     "advanced.refiner_switch_step",
     "advanced.refiner_swap_method",
 )
-"""Fields that only a refiner needs."""
+"""Fields that only a refiner needs, which come to the page with the first one."""
 _DISTILLED = (
     "guidance_scale",
     "sharpness",
@@ -101,9 +99,14 @@ def settings(start: Mapping[str, Any], *, can_refresh: bool, can_save: bool) -> 
         fields |= _models(start, can_refresh=can_refresh)
     with _panel(LATER) as later:
         fields |= _advanced(start)
-    script = (STATIC / "appear.js").read_text(encoding="utf-8")
-    bar.open(None, None, later, js=script, show_progress="hidden", api_visibility="private")
+    _appear_on(bar, later)
     return Column(fields, presets)
+
+
+def _appear_on(asks: gr.HTML, column: gr.Column) -> None:
+    """Put a column on the page when a part of ours asks for it by ``open``."""
+    script = (STATIC / "appear.js").read_text(encoding="utf-8")
+    asks.open(None, None, column, js=script, show_progress="hidden", api_visibility="private")
 
 
 def _panel(elem_id: str) -> gr.Column:
@@ -129,13 +132,16 @@ def _models(start: Mapping[str, Any], *, can_refresh: bool) -> dict[str, Part]:
     own = partial(drawn, TextRequest, preset=start)
     _built_in()
     fields: dict[str, Part] = {
-        "advanced.base_model": own("advanced.base_model", module="choice.js", list="models"),
-        "refiner_model": own(
-            "refiner_model", module="choice.js", list="refiners", classes=(GUIDED,)
-        ),
+        "advanced.base_model": own("advanced.base_model", module="choice.js", list="models")
     }
-    for name in _REFINING:
-        fields[name] = part(name, elem_classes=[GUIDED, REFINING])
+    refiner = own(
+        "refiner_model", module="choice.js", list="refiners", classes=(GUIDED,), events=("open",)
+    )
+    fields["refiner_model"] = refiner
+    with gr.Column(elem_id="refining", min_width=0, visible=False) as refining:
+        for name in _REFINING:
+            fields[name] = part(name, elem_classes=[GUIDED])
+    _appear_on(refiner, refining)
     low, high = bounds(LoraWeight, "scale")
     step = knob(LoraWeight, "scale").step
     fields["loras"] = own("loras", module="loras.js", most=MAX_LORAS, low=low, high=high, step=step)

@@ -110,7 +110,7 @@ def _fill(
     """Let an event of the page fill the form, and bring it to sight."""
 
     def fill(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
-        with as_toast():
+        with as_toast("The form cannot show this"):
             named = find(event, request)
         return {**form.show(named), tabs: gr.Tabs(selected="text")}
 

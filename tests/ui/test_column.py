@@ -1,11 +1,16 @@
 """What a person does with the settings column in a real browser: styles, LoRAs, modes, presets, pictures dropped on the page."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from engine import Catalog
+from engine.catalog import Weights
 from engine.plan import plan_to_json
+from engine.presets import Preset
+from engine.prompt.styles import Style
 from tests.ui.live_studio import fill, visit
 from tests.ui.studios import LORAS, OWN
 
@@ -90,6 +95,11 @@ def paste(page, text: str) -> None:
         text,
     )
     page.fill("#prompt textarea", text)
+
+
+def is_harmless(page) -> None:
+    assert page.title() != "trapped"
+    assert page.locator("img[src='x'], #stage script, #settings script").count() == 0
 
 
 def test_styles_are_found_by_their_words_and_chosen_by_keyboard(open_page, live):
@@ -185,8 +195,11 @@ def test_the_refiners_settings_come_with_a_refiner(open_page):
     assert page.is_hidden("#refiner_switch")
     pick(page, "#refiner_model", OWN.name)
     page.wait_for_selector("#refiner_switch:visible")
+    page.fill("#refiner_switch input[type=number]", "0.8")
     pick(page, "#refiner_model", "none")
     page.wait_for_selector("#refiner_switch", state="hidden")
+    pick(page, "#refiner_model", OWN.name)
+    assert page.input_value("#refiner_switch input[type=number]") == "0.8"
 
 
 def test_sizes_are_those_of_the_base_model_or_typed(open_page, live):
@@ -330,7 +343,7 @@ def test_what_could_not_be_done_is_told_when_a_job_is_submitted(open_page, live)
     page.wait_for_selector("#studio_toast:has-text(\"no LoRA named 'unknown'\")")
 
 
-def test_what_strangers_wrote_is_text(open_page, live):
+def test_a_pasted_record_is_text(open_page, live):
     record = json.loads(plan_to_json(live.paint(f"a trap {TRAP}").plan))
     record["request"] |= {"negative_prompt": TRAP, "styles": [TRAP[:90]]}
     record["request"]["loras"] = [{"path": TRAP, "scale": 1.0}]
@@ -341,28 +354,54 @@ def test_what_strangers_wrote_is_text(open_page, live):
     page.click("#use_settings")
     wait_for_value(page, "#negative_prompt textarea", TRAP)
     page.wait_for_selector("#studio_toast:has-text('<script>')")
-    page.evaluate(
-        """(name) => localStorage.setItem("pochade.preset", name)""",
-        TRAP,
+    is_harmless(page)
+
+
+def test_names_and_texts_of_files_are_text(open_page, live):
+    known = live.studio.library
+    trap = Style(name=TRAP, prompt=f"{TRAP} {{prompt}}", negative_prompt=TRAP)
+    lora = Weights(name=f"{TRAP}.safetensors", path=Path("trap"), kind="lora")
+    wanted = {"styles": [TRAP], "loras": [{"path": "no such file" + TRAP, "scale": 1.0}]}
+    live.studio.library = dataclasses.replace(
+        known,
+        catalog=Catalog(known.catalog.checkpoints, [*known.catalog.loras, lora]),
+        styles={**known.styles, TRAP: trap},
+        presets={"trap": Preset(TRAP, TRAP, wanted)},
     )
-    visit(page, live)
-    tab(page, "Styles")
-    page.wait_for_selector(".style")
-    assert page.title() != "trapped"
-    assert page.locator("img[src='x']").count() == 0
+    try:
+        page = open_page()
+        pick(page, "#presets", "<script>")
+        page.wait_for_selector("#preset_summary:has-text('<script>')")
+        tab(page, "Styles")
+        page.wait_for_selector(".style")
+        page.fill("#style_search", "<script>")
+        page.keyboard.press("ArrowDown")
+        assert page.inner_text("#style_words b") == TRAP
+        assert picked_styles(page) == [TRAP]
+        tab(page, "Models")
+        assert "not installed" in page.inner_text(".lora >> nth=0")
+        page.click("#lora_rows .combo_box >> nth=1")
+        page.wait_for_selector(".combo_list:popover-open li:has-text('<script>')")
+        page.keyboard.press("Escape")
+        page.fill("#prompt textarea", "never painted")
+        page.click("#generate")
+        page.wait_for_selector("[data-testid=toast-text]:has-text('no such file<script>')")
+        is_harmless(page)
+    finally:
+        live.studio.library = known
 
 
-def test_an_error_quotes_what_was_asked_as_text(open_page, live):
+def test_a_size_that_is_too_large_is_told_in_its_tab(open_page, live):
     page = open_page()
-    paste(page, json.dumps({**FOOOCUS, "styles": "['SAI Anime']"}))
-    page.click("#use_settings")
-    wait_for_value(page, "#prompt textarea", "an old lighthouse")
+    page.click(".size_face")
+    for box in (0, 1):
+        page.fill(f"#size_panel input >> nth={box}", "4096")
+        page.keyboard.press("Tab")
     tab(page, "Models")
-    page.route("**/studio/lists", lambda route: route.abort())
-    live.studio.library = live.studio.library  # the page shows what it knows while lists fail
-    page.click("#refresh_files")
-    page.wait_for_selector("#studio_toast")
-    assert page.title() != "trapped"
+    page.click("#generate")
+    page.wait_for_selector("#aspect_ratio .validation-error:visible")
+    page.wait_for_selector("#studio_toast:has-text('Size: expected sides from 64')")
+    assert live.jobs.active(owner="local") == []
 
 
 def test_reuse_brings_back_styles_and_rows(open_page, live):

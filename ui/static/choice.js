@@ -11,23 +11,28 @@ const OPTIONS = {
   refiners: ({ models }) => [{ value: "", text: "None" }, ...files(models)],
   vaes: ({ vaes }) => [{ value: "", text: "The base model's own" }, ...files(vaes)],
 };
-const EFFECTS = {
-  models: (name, picked) => library.setBase(name, picked),
-  refiners: (name) => mark("refiner", Boolean(name)),
-  vaes: () => {},
-};
 
-export function mount({ element, props, watch, facts }) {
+export function mount({ element, props, trigger, watch, facts }) {
+  let isLater = true; // the refiner's own settings come with the first refiner
+  const effects = {
+    models: (name, picked) => library.setBase(name, picked),
+    refiners: (name) => {
+      mark("refiner", Boolean(name));
+      if (name && isLater) trigger("open");
+      isLater &&= !name;
+    },
+    vaes: () => {},
+  };
   const options = () => OPTIONS[facts.list](library.lists);
   const pick = (name) => {
     props.value = name ? [name] : [];
-    EFFECTS[facts.list](name, true);
+    effects[facts.list](name, true);
   };
   const box = combo({ label: facts.label, options, known: () => library.known, pick });
   const draw = () => {
     const name = props.value?.[0] ?? "";
     box.show(name);
-    EFFECTS[facts.list](name, false);
+    effects[facts.list](name, false);
   };
   element.replaceChildren(...frame(facts, box.node));
   watch("value", draw);

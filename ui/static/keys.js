@@ -42,8 +42,8 @@ function press(event) {
   } else if (event.key === "?" && !event.target.matches?.("input, textarea, select, [contenteditable]")) take(event, sheet);
 }
 
-// Esc closes an open list of choices first.
-const inList = (target) => target.getAttribute?.("aria-expanded") === "true" && target.matches("input");
+// Esc closes an open list of choices, or the box for a preset's name, first.
+const inList = (target) => target.matches?.("input[aria-expanded=true], #preset_form *");
 
 function take(event, act) {
   event.preventDefault();
