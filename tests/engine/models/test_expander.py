@@ -1,6 +1,5 @@
 """A language model continues prompts: by the seed, with plain words, and without touching anything else."""
 
-
 import pytest
 import torch
 
