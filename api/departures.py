@@ -44,7 +44,7 @@ DEPARTURES = (
     ),
     Departure(
         "components.schemas.QueueStatus.properties.logs.*",
-        "`logs` is a list.",
+        "`logs` is a list or null.",
         "fal's document says an object, its service sends a list or null.",
     ),
     Departure("components.schemas.Error", "The body of every failure.", "fal documents none."),

@@ -1,6 +1,7 @@
-"""The queue: submit, look, stream, fetch, cancel. A request id is enough; the path before it may be the app's or the endpoint's."""
+"""The queue: submit, look, stream, fetch, cancel. Before a request id may stand the app or any endpoint of it."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from api.addresses import base_of
+from api.addresses import PREFIXES, base_of
 from api.answers import Answer, cancelled, flat
 from api.callers import caller
 from api.calling import place, read_call
@@ -21,6 +22,7 @@ from api.wire import ENDPOINTS, Endpoint
 from jobs import Call, LogLine, Standing
 
 Look = Callable[[Request], Awaitable[Response]]
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PING = ": ping\n\n"
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 REFUSED = Standing(state="failed")
@@ -122,10 +124,12 @@ class _Desk:
                 yield _event(body)
 
     async def _call(self, request: Request) -> Call | None:
-        owner = caller(request, self._api)
-        return await run_in_threadpool(
-            self._api.jobs.calls.get, request.path_params["request_id"], owner
-        )
+        owner, call_id = caller(request, self._api), request.path_params["request_id"]
+        if not ID.fullmatch(call_id):
+            return None
+        call = await run_in_threadpool(self._api.jobs.calls.get, call_id, owner)
+        is_here = call is not None and _is_below(request.url.path, ENDPOINTS[call.endpoint].app)
+        return call if is_here else None
 
     def _standing(self, call: Call) -> Standing:
         if not call.has_job:
@@ -165,6 +169,10 @@ class _Desk:
         }
 
 
+def _is_below(path: str, app: str) -> bool:
+    return path.startswith(f"{PREFIXES['queue']}/{app}/")
+
+
 def _state(standing: Standing) -> str:
     if standing.is_over:
         return "COMPLETED"
@@ -197,7 +205,9 @@ def _wants_logs(request: Request) -> bool:
 
 
 def _named(answer: Answer, request: Request) -> Response:
-    return answer.response(**{"x-fal-request-id": request.path_params["request_id"][:100]})
+    """Send an answer under the id that was asked for, where it can be one."""
+    call_id = request.path_params["request_id"]
+    return answer.response(**{"x-fal-request-id": call_id} if ID.fullmatch(call_id) else {})
 
 
 def _event(body: dict[str, Any]) -> str:

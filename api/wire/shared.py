@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from api.wire.fields import WireModel
+from api.wire.fields import NULLABLE, WireModel
 
 Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 
@@ -37,7 +37,7 @@ class QueueStatus(WireModel):
     status_url: str | None = Field(None, description="Where its status is.")
     cancel_url: str | None = Field(None, description="Where it is cancelled.")
     logs: list[dict[str, Any]] | None = Field(
-        None, description="What happened so far; null unless asked for.", json_schema_extra=None
+        None, description="What happened so far; null unless asked for.", json_schema_extra=NULLABLE
     )
     metrics: dict[str, Any] | None = Field(None, description="How long it took.")
     queue_position: int | None = Field(None, description="How many requests start before it.")

@@ -168,15 +168,24 @@ def test_nobody_knows_a_request_that_never_was(client):
     assert (answer.status_code, answer.json()) == (404, {"status": "NOT_FOUND"})
 
 
+@pytest.mark.parametrize("call_id", ["x", "%C3%B1%F0%9B%B9%84%1D", "a" * 5000, "..%2f..", "%00"])
+def test_what_can_be_no_id_is_unknown_too(client, call_id):
+    assert client.get(f"/queue/{TEXT}/requests/{call_id}/status").status_code == 404
+    answer = client.put(f"/queue/{TEXT}/requests/{call_id}/cancel")
+    assert answer.status_code == 404
+
+
 def test_the_path_may_be_long_or_short_with_a_slash_or_without(client):
     call = submit(client, {"inpaint_image_url": "x"}, "fal-ai/fooocus/inpaint")
     assert call["status_url"] == f"{BASE}/{call['request_id']}/status"
-    for app in ("fal-ai/fooocus", "fal-ai/fooocus/inpaint", "fal-ai/lora"):
+    for app in ("fal-ai/fooocus", "fal-ai/fooocus/inpaint", "fal-ai/fooocus/image-prompt"):
         for slash in ("", "/"):
             base = f"/queue/{app}/requests/{call['request_id']}"
             assert client.get(f"{base}/status{slash}").status_code == 200
             assert client.get(f"{base}{slash}").status_code == 422
             assert client.put(f"{base}/cancel{slash}").status_code == 400
+    other = call["status_url"].replace("fooocus", "lora")
+    assert client.get(other).status_code == 404
 
 
 def events(text):
