@@ -38,6 +38,10 @@ function drawn(row, index, { low, high, step }, change) {
   const show = () => {
     node.toggleAttribute("data-off", !row.on);
     node.toggleAttribute("data-empty", !row.file);
+    // The bar grows from 0 to either side.
+    const [none, at] = [0, row.scale].map((scale) => ((scale - low) / (high - low)) * 100);
+    range.style.setProperty("--from", `${Math.min(none, at)}%`);
+    range.style.setProperty("--to", `${Math.max(none, at)}%`);
   };
   const set = (what) => {
     Object.assign(row, what);
