@@ -43,6 +43,14 @@ DEPARTURES = (
         "Few decimal fractions are exact multiples of 0.001 in binary.",
     ),
     Departure(
+        "components.schemas.*.exclusiveMinimum",
+        "Limits that are not reached themselves are written as in OpenAPI 3.0: a limit and a switch.",
+        "fal's documents are of version 3.0, but write them as 3.1 does, which programs refuse.",
+    ),
+    Departure(
+        "components.schemas.*.properties.*.minimum", "The limit of it.", "See the line above."
+    ),
+    Departure(
         "components.schemas.QueueStatus.properties.logs.*",
         "`logs` is a list or null.",
         "fal's document says an object, its service sends a list or null.",

@@ -186,12 +186,14 @@ def _as_fal_writes(schema: Json) -> Json:
     if not properties:
         return schema
     order = sorted(properties, key=lambda name: name in LAST)
-    properties = {name: _without_neighbours(properties[name]) for name in order}
+    properties = {name: _of_version_3(properties[name]) for name in order}
     return {**schema, "properties": properties, "x-fal-order-properties": order}
 
 
-def _without_neighbours(value: Json) -> Json:
-    """Put a reference that has neighbours into a list of its own: they would not count in OpenAPI 3.0."""
+def _of_version_3(value: Json) -> Json:
+    """Write one field as OpenAPI 3.0 has it: exclusive limits as a switch, no reference with neighbours."""
+    if "exclusiveMinimum" in value:
+        return {**value, "minimum": value["exclusiveMinimum"], "exclusiveMinimum": True}
     if "$ref" not in value or len(value) == 1:
         return value
     others = {key: item for key, item in value.items() if key != "$ref"}

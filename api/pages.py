@@ -121,9 +121,6 @@ def _range(facts: Any) -> str:
     choices = facts.get("enum") or facts.get("items", {}).get("enum", ())
     if len(choices) > MAX_CHOICES:
         return f"one of {len(choices)} names"
-    limits = [
-        f"{sign} {facts[key]:g}"
-        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"))
-        if key in facts
-    ]
+    signs = {"minimum": ">" if facts.get("exclusiveMinimum") else "≥", "maximum": "≤"}
+    limits = [f"{sign} {facts[key]:g}" for key, sign in signs.items() if key in facts]
     return ", ".join([*map(str, choices), *limits])
