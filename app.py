@@ -8,13 +8,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine import Catalog, Library, TextRequest
+    from engine.net import DownloadPolicy
     from jobs import EngineSpec, Jobs
 
 log = logging.getLogger("pochade")
@@ -51,6 +52,11 @@ class Settings:
     seed: int | None
     output: Path
     allow_origin: tuple[str, ...]
+    alias: tuple[str, ...]
+    allow_downloads: tuple[str, ...]
+    allow_private_urls: bool
+    public_url: str | None
+    require_safety: bool
     log_level: str
 
 
@@ -71,18 +77,23 @@ def read_settings(
             f"--{name}", default=environment.get(variable, default), help=meaning + shown, **more
         )
 
+    def switch(name: str, meaning: str) -> None:
+        variable = "POCHADE_" + name.upper().replace("-", "_")
+        default = _is_on(parser, variable, environment.get(variable, ""))
+        parser.add_argument(f"--{name}", action="store_true", default=default, help=meaning)
+
+    def several(name: str, metavar: str, meaning: str) -> None:
+        parser.add_argument(
+            f"--{name}", action="append", metavar=metavar, help=f"{meaning}; may be repeated"
+        )
+
     flag(
         "host",
         "0.0.0.0" if "SPACE_ID" in environment else "127.0.0.1",
         "address to listen on; 0.0.0.0 lets the whole network in",
     )
     flag("port", "7860", "port to listen on", type=int)
-    parser.add_argument(
-        "--share",
-        action="store_true",
-        default=_is_on(parser, "POCHADE_SHARE", environment.get("POCHADE_SHARE", "")),
-        help="make a public link through Gradio's tunnel",
-    )
+    switch("share", "make a public link through Gradio's tunnel")
     flag("preset", None, "settings the page starts from: a file name of presets/ without .json")
     flag(
         "model",
@@ -96,12 +107,7 @@ def read_settings(
         None,
         "language model that writes the words of Fooocus V2: a folder or a Hugging Face id",
     )
-    parser.add_argument(
-        "--allow-pickle",
-        action="store_true",
-        default=_is_on(parser, "POCHADE_ALLOW_PICKLE", environment.get("POCHADE_ALLOW_PICKLE", "")),
-        help="read embeddings (.pt, .bin) that are pickled files; safe ones are safetensors",
-    )
+    switch("allow-pickle", "read embeddings (.pt, .bin) that are pickled files")
     flag("styles-dir", None, "folder of your own styles (JSON files, also of Fooocus)", type=Path)
     flag("wildcards-dir", None, "folder of your own wildcard lists (text files)", type=Path)
     flag("output-dir", "outputs", "folder of the finished pictures, a folder a day", type=Path)
@@ -111,17 +117,18 @@ def read_settings(
     flag("negative-prompt", "", "with --once: what the picture must not show")
     flag("seed", None, "with --once: the seed; drawn when not given", type=int)
     flag("output", "picture.png", "with --once: file to write (.png, .jpg or .webp)", type=Path)
-    parser.add_argument(
-        "--allow-origin",
-        action="append",
-        metavar="NAME",
-        help="host name that pages of the studio may be reached under or come from; may be repeated",
-    )
+    several("allow-origin", "NAME", "host name that pages may be reached under or come from")
+    several("alias", "NAME=MODEL", "other name of a base model, for programs")
+    several("allow-downloads", "HOST", "host that weights which a program names may come from")
+    switch("allow-private-urls", "read addresses of this machine and its network for programs")
+    flag("public-url", None, "address of the studio as programs reach it, where it is another")
+    switch("require-safety", "refuse pictures of programs that no safety checker has seen")
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     flag("log-level", "INFO", "how much is logged", type=str.upper, choices=levels)
     values = vars(parser.parse_args(arguments))
-    named = values["allow_origin"] or environment.get("POCHADE_ALLOW_ORIGIN", "").split(",")
-    values["allow_origin"] = tuple(filter(None, named))
+    for name in ("allow_origin", "alias", "allow_downloads"):
+        named = values[name] or environment.get(f"POCHADE_{name.upper()}", "").split(",")
+        values[name] = tuple(filter(None, named))
     return Settings(**values)
 
 
@@ -215,8 +222,26 @@ def open_library(settings: Settings) -> "Library":
         wildcards_dirs=() if settings.wildcards_dir is None else (settings.wildcards_dir,),
     )
     return read_library(
-        shelves, settings.model, expand=None if settings.expansion_model else expand
+        shelves,
+        settings.model,
+        expand=None if settings.expansion_model else expand,
+        may_fetch=download_policy(settings).allows,
     )
+
+
+def download_policy(settings: Settings) -> "DownloadPolicy":
+    """Say from where weights may come that a request names by their address (design D11)."""
+    from engine.net import DownloadPolicy
+
+    hosts = frozenset(host.lower() for host in settings.allow_downloads)
+    return DownloadPolicy(is_loopback=is_loopback(settings), hosts=hosts)
+
+
+def is_loopback(settings: Settings) -> bool:
+    """Say whether only this machine's people reach the studio."""
+    from guard import LOOPBACK
+
+    return settings.host in LOOPBACK and not settings.share
 
 
 def starting_point(settings: Settings, library: "Library") -> dict[str, Any]:
@@ -251,6 +276,7 @@ def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":
         "fooocus_dir": str(settings.fooocus_dir) if settings.fooocus_dir else None,
         "expansion_model": settings.expansion_model,
         "allow_pickle": settings.allow_pickle,
+        "allow_private_urls": settings.allow_private_urls,
     }
     return EngineSpec(
         factory="engine.engine:create", kwargs=arguments, base_model=catalog.default().name
@@ -278,7 +304,8 @@ def serve(settings: Settings) -> int:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from starlette.middleware import Middleware
 
-    from guard import LOOPBACK, Guard
+    from api import Front
+    from guard import Guard
     from jobs import Jobs, JobSettings, ProcessWorker
 
     library = open_library(settings)
@@ -292,6 +319,7 @@ def serve(settings: Settings) -> int:
         lambda: ProcessWorker(spec),
     )
     require_known_device(settings.device)
+    require_keys(settings)
     require_free_port(settings)
     jobs.open()
     import ui
@@ -304,13 +332,17 @@ def serve(settings: Settings) -> int:
         presets_dir=settings.data_dir / "presets",
     )
     demo = ui.build(studio)
+    programs = Programs(settings, jobs, lambda: studio.library)
     demo.launch(
         server_name=settings.host,
         server_port=settings.port,
         share=settings.share,
         app_kwargs={
-            "routes": [*health_routes(jobs), *ui.routes(studio)],
-            "middleware": [Middleware(Guard, allowed=home_names(settings))],
+            "routes": ui.routes(studio),
+            "middleware": [
+                Middleware(Guard, allowed=home_names(settings)),
+                Middleware(Front, api=programs.face),
+            ],
         },
         prevent_thread_lock=True,
         quiet=True,
@@ -319,8 +351,9 @@ def serve(settings: Settings) -> int:
         **ui.launch_options(),
     )
     jobs.start()
-    if settings.share or settings.host not in LOOPBACK:
-        log.warning("everyone who reaches this address sees and can delete the same history")
+    programs.start()
+    if not is_loopback(settings):
+        log.warning("everyone who reaches this address sees and can delete the page's history")
     sys.stdout.write(f"Pochade is open at http://{settings.host}:{settings.port}\n")
     sys.stdout.flush()
     try:
@@ -330,15 +363,100 @@ def serve(settings: Settings) -> int:
         log.info(
             "stopping; jobs that run may take some seconds to end, the others wait for the next start"
         )
+        programs.stop()
         jobs.close()
         demo.close()
     return 0
 
 
+class Programs:
+    """The fal face and what belongs to it: its files, its keys, the webhooks it sends."""
+
+    def __init__(self, settings: Settings, jobs: "Jobs", library: "Callable[[], Library]") -> None:
+        """Put it together; nothing is sent or swept before `start`."""
+        from api import Api, build
+        from api.files import FileStore
+        from api.keys import Keys
+        from api.signing import open_signing_key
+        from api.webhooks import Webhooks
+        from engine.net import Fetcher
+
+        self._files = FileStore(settings.data_dir, settings.output_dir)
+        key, is_home = open_signing_key(settings.data_dir), is_loopback(settings)
+        keys = Keys(settings.data_dir)
+        api = Api(
+            jobs=jobs,
+            library=library,
+            start=program_start(settings, library()),
+            files=self._files,
+            keys=keys,
+            fetcher=Fetcher(allow_private=settings.allow_private_urls),
+            signing_key=key,
+            public_url=settings.public_url,
+            is_open=(is_home and not keys.list()) or "SPACE_ID" in os.environ,
+            aliases=read_aliases(settings.alias),
+            require_safety=settings.require_safety,
+        )
+        self.face = build(api)
+        """The ASGI application."""
+        allow_private = settings.allow_private_urls or is_home
+        self._webhooks = Webhooks(api, key, Fetcher(allow_private=allow_private))
+
+    def start(self) -> None:
+        """Sweep old files and send webhooks from now on."""
+        self._files.start()
+        self._webhooks.start()
+
+    def stop(self) -> None:
+        """End both."""
+        self._webhooks.stop()
+        self._files.close()
+
+
+def program_start(settings: Settings, library: "Library") -> dict[str, Any]:
+    """Write the base model and VAE that programs' pictures start from; all else starts from fal's defaults (design D9)."""
+    more = starting_point(settings, library).get("advanced", {})
+    return {name: more[name] for name in ("base_model", "vae") if more.get(name)}
+
+
+def read_aliases(named: Sequence[str]) -> dict[str, str]:
+    """Read ``NAME=MODEL`` pairs.
+
+    Raises:
+        InvalidRequest: one is not such a pair.
+    """
+    from engine import InvalidRequest
+
+    pairs = [item.partition("=") for item in named]
+    for name, _, model in pairs:
+        if not name or not model:
+            raise InvalidRequest("alias", f"expected NAME=MODEL, got {name!r}")
+    return {name: model for name, _, model in pairs}
+
+
+def require_keys(settings: Settings) -> None:
+    """Refuse to let others in while nobody needs a key; a Space says on its page that it is open.
+
+    Raises:
+        InvalidRequest: the studio listens to others and has no key.
+    """
+    from api.keys import Keys
+    from engine import InvalidRequest
+
+    if is_loopback(settings) or "SPACE_ID" in os.environ or Keys(settings.data_dir).list():
+        return
+    place = "--share" if settings.share else f"--host {settings.host}"
+    problem = "expected a key before others are let in (python app.py keys add NAME)"
+    raise InvalidRequest("host", f"{problem}, got {place} and none")
+
+
 def home_names(settings: Settings) -> list[str]:
     """List the host names the studio answers to, besides loopback and bare addresses."""
+    from api.addresses import FAL_HOSTS
+
     names = [
         *settings.allow_origin,
+        *FAL_HOSTS,
         settings.host,
         socket.gethostname(),
         f"{socket.gethostname()}.local",
@@ -384,25 +502,21 @@ def require_free_port(settings: Settings) -> None:
             ) from error
 
 
-def health_routes(jobs: "Jobs") -> list[Any]:
-    """Answer ``/health/live`` while the server runs, ``/health/ready`` while pictures can be painted."""
-    from starlette.requests import Request
-    from starlette.responses import JSONResponse
-    from starlette.routing import Route
+def keys(arguments: Sequence[str]) -> int:
+    """Run ``python app.py keys [--data-dir DIR] add | list | revoke``; returns the exit status."""
+    from api.keys import keys_command
 
-    async def live(request: Request) -> JSONResponse:
-        return JSONResponse({"status": "live"})
-
-    async def ready(request: Request) -> JSONResponse:
-        status = jobs.status()
-        is_ready = status.state == "ready"
-        return JSONResponse({"status": status.state}, status_code=200 if is_ready else 503)
-
-    return [Route("/health/live", live), Route("/health/ready", ready)]
+    parser = argparse.ArgumentParser(prog="app.py keys", add_help=False)
+    default = Path(os.environ.get("POCHADE_DATA_DIR", "data"))
+    parser.add_argument("--data-dir", type=Path, default=default)
+    known, rest = parser.parse_known_args(arguments)
+    return keys_command(rest, known.data_dir)
 
 
 def main() -> int:
     """Run the studio, or paint once; returns the exit status."""
+    if sys.argv[1:2] == ["keys"]:
+        return keys(sys.argv[2:])
     settings = read_settings(sys.argv[1:], os.environ)
     os.environ["POCHADE_LOG_LEVEL"] = settings.log_level  # the worker process reads it
     logging.basicConfig(

@@ -12,7 +12,7 @@ from typing import Any
 from engine.catalog import Catalog, Offer, Places, Source, read_catalog
 from engine.fooocus_dir import FooocusFolder, read_fooocus_dir
 from engine.performance import MODES
-from engine.presets import Preset, read_presets
+from engine.presets import Preset, read_own_presets, read_presets
 from engine.prompt.expansion import expand
 from engine.prompt.styles import Style, read_styles
 from engine.prompt.wildcards import read_wildcards
@@ -128,7 +128,7 @@ def _presets(shelves: Shelves, fooocus: FooocusFolder | None) -> dict[str, Prese
     if fooocus is not None:
         presets |= {f"fooocus/{name}": preset for name, preset in fooocus.presets.items()}
     for folder in shelves.presets_dirs:
-        presets |= read_presets(folder)
+        presets |= read_own_presets(folder)
     return presets
 
 

@@ -5,6 +5,7 @@ fields of `TextRequest`, checked by it.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 from engine.catalog import FOLDERS, Catalog, Offer, Source
 from engine.errors import InvalidRequest
 from engine.requests import TextRequest
+
+log = logging.getLogger(__name__)
 
 _NEEDED = {"name", "summary", "request"}
 _ALLOWED = {*_NEEDED, "weights", "substitutes"}
@@ -71,6 +74,17 @@ def read_presets(folder: Path) -> Mapping[str, Preset]:
         InvalidRequest: a file is not a preset; the message names the file and the key.
     """
     return {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
+
+
+def read_own_presets(folder: Path) -> Mapping[str, Preset]:
+    """Read a person's own presets; a file that is none is left out with a line in the log."""
+    presets = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            presets[path.stem] = _read(path)
+        except (InvalidRequest, OSError) as error:
+            log.warning("preset left out: %s", error)
+    return presets
 
 
 def _read(path: Path) -> Preset:

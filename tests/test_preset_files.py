@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.presets import Preset, read_presets
+from engine.presets import Preset, read_own_presets, read_presets
 from engine.prompt.styles import SPECIAL_STYLES, read_styles
 from engine.requests import TextRequest
 
@@ -74,3 +74,11 @@ def test_the_file_is_tidy(name: str) -> None:
     assert text.endswith("}\n")
     assert list(json.loads(text))[:3] == ["name", "summary", "request"]
     assert PRESETS[name].summary.endswith(".")
+
+
+def test_a_broken_preset_of_a_person_is_left_out_and_the_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{", encoding="utf-8")
+    (tmp_path / "odd.json").write_text('{"name": 1}', encoding="utf-8")
+    text = '{"name": "Mine", "summary": "", "request": {"sharpness": 3}}'
+    (tmp_path / "mine.json").write_text(text, encoding="utf-8")
+    assert list(read_own_presets(tmp_path)) == ["mine"]
