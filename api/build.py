@@ -12,6 +12,7 @@ from starlette.responses import Response
 from api.addresses import PREFIXES
 from api.answers import Refused, flat, of_error
 from api.limits import BodyLimit, RateLimit, Scope, client_address, is_look
+from api.metrics import Measured
 from api.pages import page_routes
 from api.proxy import Proxy
 from api.queue import queue_routes
@@ -53,7 +54,9 @@ def build(api: Api) -> FastAPI:
         is_free=is_look,
     )
     app.add_middleware(BodyLimit, most=lambda scope: _longest_body(api, scope))
+    app.add_middleware(Measured, metrics=api.metrics)
     app.add_middleware(Proxy)
+    api.metrics.watch(api.jobs, api.files)
     return app
 
 

@@ -13,7 +13,7 @@ from api.limits import App, Message, Receive, Scope, Send
 
 OURS = ("/fal-ai", *filter(None, PREFIXES.values()), "/api/fal", "/api/openapi")
 """Paths below which everything is the fal face's."""
-ALONE = ("/docs", "/openapi.json", "/health", "/health/live", "/health/ready")
+ALONE = ("/docs", "/openapi.json", "/health", "/health/live", "/health/ready", "/metrics")
 """Paths that are its too."""
 EXPOSED = (
     "x-fal-request-id, x-fal-billable-units, x-fal-error-type, x-fal-request-timeout-type, "

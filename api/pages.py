@@ -9,6 +9,8 @@ from starlette.routing import BaseRoute, Route
 
 from api.addresses import base_of
 from api.answers import flat
+from api.callers import caller
+from api.metrics import TYPE
 from api.openapi import endpoint_document, whole_document
 from api.settings import Api
 from api.wire import ENDPOINTS
@@ -51,8 +53,15 @@ def page_routes(api: Api) -> list[BaseRoute]:
         return JSONResponse({"status": "live"})
 
     def ready(request: Request) -> Response:
-        state = api.jobs.status().state
-        return JSONResponse({"status": state}, status_code=200 if state == "ready" else 503)
+        status = api.jobs.status()
+        if status.state == "ready" and status.has_painted:
+            return JSONResponse({"status": "ready"})
+        state = "untried" if status.state == "ready" else status.state
+        return JSONResponse({"status": state}, status_code=503)
+
+    def metrics(request: Request) -> Response:
+        caller(request, api)
+        return Response(api.metrics.text(), media_type=TYPE)
 
     pages = {
         "/openapi.json": whole,
@@ -61,6 +70,7 @@ def page_routes(api: Api) -> list[BaseRoute]:
         "/health": live,
         "/health/live": live,
         "/health/ready": ready,
+        "/metrics": metrics,
     }
     return [Route(path, page, methods=["GET"]) for path, page in pages.items()]
 

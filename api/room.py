@@ -25,6 +25,12 @@ class Room:
         """Say how many bytes an owner's files take, with those that are arriving."""
         return self._used[owner]
 
+    @property
+    def total(self) -> int:
+        """Bytes that all files take, with those that are arriving."""
+        with self._lock:
+            return self._used.total()
+
     def count(self, owner: str, size: int) -> None:
         """Count a file that is there."""
         with self._lock:

@@ -7,6 +7,7 @@ from typing import Any
 from api.files import FileStore
 from api.keys import Keys
 from api.limits import Limits
+from api.metrics import Metrics
 from api.signing import SigningKey
 from engine import Library
 from engine.net import Fetcher
@@ -34,5 +35,7 @@ class Api:
     """Whether those without a key are let in, as owner ``local``."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of base models."""
+    metrics: Metrics = field(default_factory=Metrics)
+    """Counts what happens."""
     require_safety: bool = False
     """Whether pictures that nobody checked are refused."""

@@ -128,6 +128,7 @@ class Webhooks:
         else:
             again = self._clock() + self._pauses_s[call.tries]
         self._api.jobs.calls.note_delivery(call.id, is_done=problem is None, next_try_at=again)
+        self._api.metrics.note_webhook(is_delivered=problem is None)
         if problem is None:
             log.info("job %s: webhook told", call.id)
         else:

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 
 from engine import (
@@ -71,6 +72,8 @@ class Dispatcher:
         self.at_rest = threading.Event()
         """Set while no job runs."""
         self.at_rest.set()
+        self.listeners: list[Callable[[Event], None]] = []
+        """Each hears of every job that is taken, every picture and every end, once that is recorded."""
         self.trouble = ""
         """Why jobs cannot be recorded at the moment, as a sentence."""
 
@@ -98,6 +101,10 @@ class Dispatcher:
     def waiting(self, owner: str | None = None) -> int:
         """Count the jobs that wait, of one owner or of all."""
         return len(self._waiting) if owner is None else self._waiting.count(owner)
+
+    def running(self) -> int:
+        """Count the jobs that run."""
+        return len(self._running)
 
     def check_room(self) -> None:
         """Refuse early what `submit` would refuse.
@@ -168,6 +175,7 @@ class Dispatcher:
         )
         self._live[job.id] = live
         self._wait(live)
+        self._tell(queued)
         self._fill()
         return job.id
 
@@ -346,6 +354,7 @@ class Dispatcher:
         settle_claim(self._outputs, live.id, name, is_recorded=True)
         live.settled.add(event.index)
         live.story.add(entry.event, entry.path)
+        self._tell(entry.event)
 
     def _note_skipped(self, live: Live, event: ImageSkipped) -> None:
         if event.index in live.settled:
@@ -373,6 +382,7 @@ class Dispatcher:
         self.trouble = ""
         self._live.pop(live.id, None)
         live.story.add(event)
+        self._tell(event)
         log.info("job %s: %s", live.id, type(event).__name__.lower())
 
     def _return(self, live: Live, *, how: str | None) -> None:
@@ -409,6 +419,10 @@ class Dispatcher:
         if not self._running:
             self.at_rest.set()
         return live
+
+    def _tell(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
 
     def _send(self, command: Run | Skip | Cancel) -> None:
         if self._worker is not None:

@@ -21,10 +21,10 @@ class Engine(Protocol):
         """What it runs on, for people."""
 
     def preload(self, base_model: str) -> None:
-        """Bring a base model into memory before anyone asks for it; may take long.
+        """Bring a base model into memory before anyone asks for it, and paint a tiny picture with it; may take long.
 
         Raises:
-            EngineError: it cannot be loaded.
+            EngineError: it cannot be loaded, or not paint.
         """
 
     def slots(self) -> int:

@@ -202,6 +202,17 @@ class Jobs:
         """Count the jobs that wait, of one owner or of all."""
         return self._dispatcher.waiting(owner)
 
+    def running(self) -> int:
+        """Count the jobs that run."""
+        return self._dispatcher.running()
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Tell of every job that is taken, every picture (without its bytes) and every end, of any owner.
+
+        `listener` is called in between two decisions of the queue, so it has to be quick and must not fail.
+        """
+        self._dispatcher.listeners.append(listener)
+
     @contextmanager
     def watching(self, job_id: str) -> Iterator[asyncio.Event]:
         """Set an event of the running loop whenever something happens to a job; it is set from the start.

@@ -3,13 +3,25 @@
 Knows nothing of jobs; `jobs.dispatcher` decides what a death means for them.
 """
 
+import dataclasses
 import logging
 import threading
 import time
 from collections.abc import Callable
 
+from engine import ImageReady
 from jobs.dispatcher import Dispatcher
-from jobs.protocol import Loading, Quit, Ready, Stopping, Unable, Worker, WorkerGone
+from jobs.protocol import (
+    JobEvent,
+    Loading,
+    Message,
+    Quit,
+    Ready,
+    Stopping,
+    Unable,
+    Worker,
+    WorkerGone,
+)
 from jobs.views import WorkerStatus
 
 log = logging.getLogger(__name__)
@@ -96,6 +108,7 @@ class Supervisor:
                     message=message.problem,
                     base_model=message.base_model,
                     device=message.device,
+                    has_painted=message.base_model is not None and not message.problem,
                 )
                 self._post(lambda: self._dispatcher.worker_ready(worker, message))
             case Unable(problem):
@@ -103,7 +116,14 @@ class Supervisor:
             case Stopping():
                 pass
             case _:
+                self._note_picture(message)
                 self._post(lambda: self._dispatcher.heard(message))
+
+    def _note_picture(self, message: Message) -> None:
+        """Take a first picture as the proof that the worker can paint, where it could not try beforehand."""
+        is_picture = isinstance(message, JobEvent) and isinstance(message.event, ImageReady)
+        if is_picture and not self.status.has_painted:
+            self.status = dataclasses.replace(self.status, has_painted=True)
 
     def _pause(self, how: str, deaths: int) -> None:
         """Wait before the next worker, the longer the more of them died at once."""

@@ -118,3 +118,5 @@ class WorkerStatus:
     """A sentence for the page, where there is something to say."""
     base_model: str | None = None
     device: str = ""
+    has_painted: bool = False
+    """Whether this worker has made a picture; the first one, a tiny one, is made before it takes jobs."""

@@ -181,8 +181,11 @@ def test_the_page_of_the_docs_needs_no_script_and_no_network(client):
 def test_health(client, face):
     assert client.get("/health").status_code == 200
     assert client.get("/health/live").json() == {"status": "live"}
-    while client.get("/health/ready").status_code != 200:
-        pass
+    while (answer := client.get("/health/ready")).json() != {"status": "untried"}:
+        assert answer.status_code == 503
+    assert answer.status_code == 503
+    follow(client, submit(client))
+    assert client.get("/health/ready").status_code == 200
     face.jobs.close()
     answer = client.get("/health/ready")
     assert (answer.status_code, answer.json()) == (503, {"status": "stopped"})
