@@ -16,21 +16,23 @@ import torch
 
 from engine.begin import begin_image
 from engine.catalog import Catalog, Checkpoint, Weights
-from engine.errors import EngineError, ModelNotFound, OutOfMemory
+from engine.errors import EngineError, ModelIncompatible, ModelNotFound, OutOfMemory
 from engine.events import Event, ImageReady, Progress
 from engine.fetching import Fetches
-from engine.library import INTERPOSER, Shelves, read_weights
+from engine.geometry import Size
+from engine.library import INTERPOSER, Library, Shelves, read_weights
 from engine.loop import Running, step
 from engine.models.devices import choose_device, use_threads
 from engine.models.expander import ModelExpander
 from engine.models.hashes import FileHashes
 from engine.net import Fetcher
-from engine.plan import ImagePlan, Plan, only_image, plan_to_json, with_expansion
+from engine.plan import ImagePlan, Plan, only_image, plan, plan_to_json, with_expansion
+from engine.requests import TextRequest
 from engine.sampling.latent_format import LatentFormat
 from engine.stages.decode import decode_latents
 from engine.stages.metadata import content_type, encode_image
 from engine.stages.preview import encode_previews
-from engine.warm import Palette, lora_file
+from engine.warm import Palette, WarmModel, lora_file
 from engine.work import Work
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ TURN_S = 2.0
 """How long jobs that need the weights in force go first while others wait (design D8)."""
 FETCH_LOOK_S = 0.5
 """How long to wait for files from the network before telling how far they are."""
+FIRST_SIZE = Size(64, 64)
+"""Size in pixels of the picture that a model is tried out with."""
 TOO_LARGE = "the device has too little memory for a picture of this size"
 
 
@@ -112,12 +116,15 @@ class Engine:
         self._max_rows = CPU_ROWS if device.type == "cpu" else GPU_ROWS
 
     def preload(self, base_model: str) -> None:
-        """Bring a base model into memory now rather than at its first job.
+        """Bring a base model into memory now rather than at its first job, and paint a tiny picture with it.
 
         Raises:
-            EngineError: it is not there, or not SDXL.
+            EngineError: it is not there, not SDXL, or too large for the device.
         """
-        self._palette.load(base_model)
+        try:
+            paint_first(self._palette.load(base_model), self._palette.catalog)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"{base_model}: the device has too little memory for it") from error
 
     def slots(self) -> int:
         """Jobs that it makes sense to admit at a time."""
@@ -331,6 +338,30 @@ class Engine:
         """Name the sha256 of every file that the plan is painted with; they are worked out while it is painted."""
         weights = needed_weights(self._palette.catalog, plan)
         return tuple((item.name, self._hashes.get(item.path)) for item in weights)
+
+
+def paint_first(model: WarmModel, catalog: Catalog) -> None:
+    """Paint 64x64 pixels in one step and keep nothing: the text encoders, the UNet and the VAE have worked once then.
+
+    Raises:
+        ModelIncompatible: what came out are no numbers.
+    """
+    asked = {
+        "prompt": "a star",
+        "styles": (),
+        "guidance_scale": 1,
+        "num_images": 1,
+        "aspect_ratio": str(FIRST_SIZE),
+        "advanced": {"base_model": model.name, "num_inference_steps": 1},
+    }
+    settled = plan(TextRequest.parse(asked), Library(catalog=catalog), seed=0)
+    job = dataclasses.replace(settled, sample_size=FIRST_SIZE)
+    image = begin_image(model, job, job.images[0])
+    while not image.is_done:
+        step([image])
+    if not image.latents.isfinite().all():
+        raise ModelIncompatible(f"{model.name}: its first picture has no numbers in it")
+    decode_latents(model.vae, image.latent_format.to_vae(image.latents), FIRST_SIZE)
 
 
 def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
