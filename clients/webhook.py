@@ -29,14 +29,14 @@ def is_signed(headers: Mapping[str, str], body: bytes, studio: str) -> bool:
         return False
     digest = hashlib.sha256(body).hexdigest()
     message = "\n".join((request_id, user_id, timestamp, digest)).encode()
-    signature = bytes.fromhex(headers.get("x-fal-webhook-signature", ""))
+    signature = headers.get("x-fal-webhook-signature", "")
     with urllib.request.urlopen(f"{studio}/rest/.well-known/jwks.json") as answer:
         keys = json.load(answer)["keys"]
     for key in keys:
         raw = base64.urlsafe_b64decode(key["x"] + "=" * (-len(key["x"]) % 4))
         try:
-            Ed25519PublicKey.from_public_bytes(raw).verify(signature, message)
-        except InvalidSignature:
+            Ed25519PublicKey.from_public_bytes(raw).verify(bytes.fromhex(signature), message)
+        except (InvalidSignature, ValueError):
             continue
         return True
     return False
