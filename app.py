@@ -277,6 +277,7 @@ def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":
         "expansion_model": settings.expansion_model,
         "allow_pickle": settings.allow_pickle,
         "allow_private_urls": settings.allow_private_urls,
+        "require_safety": settings.require_safety,
     }
     return EngineSpec(
         factory="engine.engine:create", kwargs=arguments, base_model=catalog.default().name

@@ -108,10 +108,10 @@ def _loras(
 
 
 def _require_safety(api: Api, values: WireModel, base: Checkpoint) -> None:
-    """Refuse pictures that nobody would check, where that is the rule; the pocket model paints none that need it."""
-    if not api.require_safety or base.is_pocket:
-        return
-    message = "The safety checker is required here, and it is not built yet."
+    """Refuse pictures that are not to be checked, where all must be; the pocket model paints none that need it."""
     name = "enable_safety_checker"
     asked = getattr(values, name, None)
+    if not api.require_safety or base.is_pocket or asked:
+        return
+    message = "The safety checker is required here and cannot be switched off."
     raise Refused(unprocessable([problem([name], message, "feature_not_supported", input=asked)]))

@@ -32,7 +32,7 @@ MAX_HEADER = 64 * 2**20
 POCKET = "pocket"
 FETCHED = "fetched"
 """Folder of the LoRAs that requests named by their address."""
-Kind = Literal["checkpoint", "lora", "vae", "embedding", "vae_approx"]
+Kind = Literal["checkpoint", "lora", "vae", "embedding", "vae_approx", "safety_checker"]
 """What a file of weights is for."""
 FOLDERS: Mapping[Kind, str] = {
     "checkpoint": "checkpoints",
@@ -40,6 +40,7 @@ FOLDERS: Mapping[Kind, str] = {
     "vae": "vae",
     "embedding": "embeddings",
     "vae_approx": "vae_approx",
+    "safety_checker": "safety_checker",
 }
 """Name of the folder of each kind below the models folder."""
 ENDINGS: Mapping[Kind, tuple[str, ...]] = {
@@ -48,6 +49,7 @@ ENDINGS: Mapping[Kind, tuple[str, ...]] = {
     "vae": (".safetensors",),
     "embedding": (".safetensors", ".pt", ".bin"),
     "vae_approx": (".safetensors",),
+    "safety_checker": (".safetensors", ".bin"),
 }
 _WORDS: Mapping[Kind, str] = {
     "checkpoint": "base model",
@@ -55,8 +57,9 @@ _WORDS: Mapping[Kind, str] = {
     "vae": "VAE",
     "embedding": "embedding",
     "vae_approx": "latent converter",
+    "safety_checker": "safety checker",
 }
-_BESIDE: tuple[Kind, ...] = ("lora", "vae", "embedding", "vae_approx")
+_BESIDE: tuple[Kind, ...] = ("lora", "vae", "embedding", "vae_approx", "safety_checker")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -82,7 +85,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """A LoRA, a VAE or an embedding."""
+    """A file of weights that is no base model, such as a LoRA, a VAE or an embedding."""
 
     name: str
     """What a request calls it: its path below the folder of its kind, with the ending."""
@@ -201,6 +204,17 @@ class Catalog:
     def embeddings(self) -> tuple[Weights, ...]:
         """All embeddings that are there."""
         return tuple(self._files["embedding"].values())
+
+    @property
+    def safety_checkers(self) -> tuple[Weights, ...]:
+        """All safety checkers that are there, those in safetensors first."""
+        found = self._files["safety_checker"].values()
+        return tuple(sorted(found, key=lambda item: item.path.suffix != ".safetensors"))
+
+    @property
+    def safety_offer(self) -> Weights | None:
+        """The safety checker that can be fetched; None where there is none."""
+        return next(iter(self._offers["safety_checker"].values()), None)
 
     def default(self) -> Checkpoint:
         """The base model that paints when none is named.

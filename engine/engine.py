@@ -32,6 +32,7 @@ from engine.sampling.latent_format import LatentFormat
 from engine.stages.decode import decode_latents
 from engine.stages.metadata import content_type, encode_image
 from engine.stages.preview import encode_previews
+from engine.stages.safety import SafetyCheck
 from engine.warm import Palette, WarmModel, lora_file
 from engine.work import Work
 
@@ -61,6 +62,7 @@ def create(
     expansion_model: str | None = None,
     allow_pickle: bool = False,
     allow_private_urls: bool = False,
+    require_safety: bool = False,
 ) -> "Engine":
     """Build an engine in the process that is to paint; arguments are plain text so that they cross processes.
 
@@ -72,6 +74,8 @@ def create(
         expansion_model: Folder or hub id of a language model that writes the words of *Fooocus V2*.
         allow_pickle: Whether weights may be read from pickled files.
         allow_private_urls: Whether weights that a request names may come from private addresses.
+        require_safety: Whether pictures that are to be checked and cannot be are refused, rather than left unchecked; the
+            safety checker is fetched then.
 
     Raises:
         InvalidRequest: the device is not there.
@@ -89,6 +93,7 @@ def create(
         guard=Fetcher(allow_private=allow_private_urls),
         expansion_model=expansion_model,
         allow_pickle=allow_pickle,
+        require_safety=require_safety,
     )
 
 
@@ -104,6 +109,7 @@ class Engine:
         guard: Fetcher,
         expansion_model: str | None = None,
         allow_pickle: bool = False,
+        require_safety: bool = False,
     ) -> None:
         self._read_catalog = read_catalog
         self._device = device
@@ -111,6 +117,9 @@ class Engine:
         self._fetches = Fetches(guard)
         self._expander = ModelExpander(expansion_model) if expansion_model else None
         self._hashes = hashes
+        self._safety = SafetyCheck(
+            device, hashes.get, is_required=require_safety, allow_pickle=allow_pickle
+        )
         self._works: dict[str, Work] = {}
         self._counters: Counter[str] = Counter()
         self._max_rows = CPU_ROWS if device.type == "cpu" else GPU_ROWS
@@ -151,9 +160,12 @@ class Engine:
 
         Raises:
             ModelNotFound: weights that it needs are not in the catalog.
+            InvalidRequest: its pictures must be checked, and nothing can check them.
         """
         weights = self._weights_of(plan)
-        work = self._works[job_id] = Work(plan, fetches=self._fetches.start(weights))
+        checker = self._safety.find(self._palette.catalog, plan)
+        needed = weights if checker is None else [*weights, checker]
+        work = self._works[job_id] = Work(plan, fetches=self._fetches.start(needed))
         if not work.fetches and not self._palette.has_base(plan.base_model):
             work.outbox.append(Progress(stage="loading"))
 
@@ -263,8 +275,9 @@ class Engine:
     def _start_image(self, work: Work) -> None:
         started = time.monotonic()
         model = self._palette.bring(work.plan)
+        self._safety.prepare(self._palette.catalog, work.plan)
         loaded = time.monotonic()
-        if not work.made and not work.running:
+        if not work.flags and not work.running:
             self._hashes.prefetch(item.path for item in self._weights_of(work.plan))
         index = work.waiting[0]
         image = self._expanded(work, index)
@@ -321,6 +334,7 @@ class Engine:
             image.latent_format.to_vae(image.latents),
             work.plan.size,
         )
+        picture, is_flagged = self._safety.look_over(self._palette.catalog, work.plan, picture)
         painted = dataclasses.replace(work.plan, hashes=self._hashes_of(work.plan))
         data = encode_image(picture, painted, index)
         self._counters["images"] += 1
@@ -331,6 +345,7 @@ class Engine:
             size=painted.size,
             content_type=content_type(painted.output_format),
             data=data,
+            has_nsfw_concept=is_flagged,
             plan=plan_to_json(only_image(painted, index)),
         )
 

@@ -57,6 +57,8 @@ class ImageReady:
     """``image/png``, ``image/jpeg`` or ``image/webp``."""
     data: bytes = field(repr=False)
     """The encoded file with its metadata inside, complete."""
+    has_nsfw_concept: bool = False
+    """Whether the safety checker took it for unsafe; it is black then."""
     plan: str | None = field(default=None, repr=False)
     """The plan of this picture alone as JSON, as it was painted: with an expansion model's words and the hashes of the
     weights; None where nothing was added to the job's plan."""

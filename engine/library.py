@@ -29,6 +29,14 @@ INTERPOSER = Offer(
     ),
 )
 """Turns SDXL's latents into those of SD 1.5, for refiners of that family."""
+SAFETY_CHECKER = Offer(
+    file="model.safetensors",
+    kind="safety_checker",
+    source=Source(
+        url="https://huggingface.co/CompVis/stable-diffusion-safety-checker/resolve/main/model.safetensors"
+    ),
+)
+"""Looks over finished pictures; fetched only where the owner requires it (1.2 GB)."""
 _FEW_STEPS = {
     "sdxl_lcm_lora.safetensors": "https://huggingface.co/lllyasviel/misc/resolve/main/",
     "sdxl_lightning_4step_lora.safetensors": "https://huggingface.co/mashb1t/misc/resolve/main/",
@@ -139,7 +147,8 @@ def _catalog(
     fooocus: FooocusFolder | None,
 ) -> Catalog:
     places = Places(models_dir=shelves.models_dir, more=fooocus.weights if fooocus else {})
-    return read_catalog(places, first, [*_offers(presets), *few_step_offers(), INTERPOSER])
+    offers = [*_offers(presets), *few_step_offers(), INTERPOSER, SAFETY_CHECKER]
+    return read_catalog(places, first, offers)
 
 
 def few_step_offers() -> Iterator[Offer]:

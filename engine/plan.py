@@ -165,6 +165,8 @@ class Plan:
     refiner_switch: float = 1.0
     """Share of the steps that was asked for; 1 with a performance mode that has no refiner."""
     freeu: FreeU | None = None
+    safety: bool = False
+    """Whether finished pictures are looked over, and become black where the safety checker takes them for unsafe."""
     save_metadata: bool = True
     metadata_scheme: MetadataScheme = "pochade"
     hashes: tuple[tuple[str, str], ...] = ()
@@ -212,7 +214,7 @@ def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
         start=FromNoise(),
         images=images,
         output_format=request.output_format,
-        previews=more.previews,
+        previews=more.previews and not (request.enable_safety_checker and not base.is_pocket),
         deterministic=more.deterministic,
         compat=more.compat,
         request=_settled(request, first_seed, base.name),
@@ -221,6 +223,7 @@ def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
         refiner=None if mode.distilled else _refiner(request, base, catalog, steps),
         refiner_switch=1.0 if mode.distilled else request.refiner_switch,
         freeu=None if more.freeu is None else FreeU(**more.freeu.model_dump()),
+        safety=request.enable_safety_checker,
         save_metadata=more.save_metadata,
         metadata_scheme=more.metadata_scheme,
         notes=(*taken.notes, *notes),

@@ -285,6 +285,14 @@ class TextRequest(_Request):
     output_format: Annotated[
         OutputFormat, Knob("Format", "File type of the picture.", wire_default="jpeg")
     ] = "png"
+    enable_safety_checker: Annotated[
+        bool,
+        Knob(
+            "Safety checker",
+            "Finished pictures that it takes for unsafe become black; there are no previews then.",
+            wire_default=True,
+        ),
+    ] = False
     seed: Annotated[
         int | None,
         Field(ge=0, le=MAX_SEED),

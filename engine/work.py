@@ -28,7 +28,8 @@ class Work:
     """Seconds by stage."""
     over: int = 0
     """Images that are made or skipped."""
-    made: int = 0
+    flags: dict[int, bool] = field(default_factory=dict)
+    """Of each image that is made, whether the safety checker took it for unsafe."""
     is_over: bool = False
     admitted_at: float = field(default_factory=time.monotonic)
 
@@ -82,7 +83,7 @@ class Work:
     def finish_image(self, ready: ImageReady) -> None:
         """Note that one image is made."""
         del self.running[ready.index]
-        self.made += 1
+        self.flags[ready.index] = ready.has_nsfw_concept
         self._tell_over(ready)
 
     def skip(self) -> None:
@@ -117,7 +118,8 @@ class Work:
         if self.over == len(self.plan.images):
             self.timings["total"] = time.monotonic() - self.admitted_at
             timings = {stage: round(seconds, 4) for stage, seconds in self.timings.items()}
-            self._end(Finished(timings=timings, has_nsfw_concepts=(False,) * self.made))
+            flags = tuple(flag for _, flag in sorted(self.flags.items()))
+            self._end(Finished(timings=timings, has_nsfw_concepts=flags))
 
     def _end(self, event: Finished | Failed | Stopped) -> None:
         if self.is_over:

@@ -29,10 +29,10 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Size conditioning": ("adm_scaler_positive", "adm_scaler_negative", "adm_scaler_end"),
     "FreeU": ("freeu", "freeu.b1", "freeu.b2", "freeu.s1", "freeu.s2"),
-    "Files & metadata": ("save_metadata", "metadata_scheme", "previews"),
+    "Files & metadata": ("save_metadata", "metadata_scheme", "previews", "enable_safety_checker"),
     "Compatibility": ("compat", "deterministic"),
 }
-"""The advanced fields as they stand together; `Advanced` has them all."""
+"""The fields of the tab as they stand together: all of `Advanced`, and some of the request itself."""
 _REFINING = (
     "refiner_switch",
     "advanced.refiner_switch_step",
@@ -163,7 +163,8 @@ def _advanced(start: Mapping[str, Any]) -> dict[str, Part]:
     for title, leaves in _GROUPS.items():
         with gr.Accordion(title, open=False, elem_classes=["group"]):
             for leaf in leaves:
-                fields[f"advanced.{leaf}"] = part(f"advanced.{leaf}")
+                name = leaf if leaf in TextRequest.model_fields else f"advanced.{leaf}"
+                fields[name] = part(name)
     return fields
 
 
