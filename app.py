@@ -1,6 +1,7 @@
 """Pochade: settings, store, worker and page, put together on one port. The only file that knows everyone."""
 
 import argparse
+import gc
 import logging
 import os
 import secrets
@@ -353,6 +354,8 @@ def serve(settings: Settings) -> int:
     )
     jobs.start()
     programs.start()
+    gc.collect()
+    gc.freeze()  # or each full collection walks all that start-up made, and nobody is answered for 0.2 s
     if not is_loopback(settings):
         log.warning("everyone who reaches this address sees and can delete the page's history")
     sys.stdout.write(f"Pochade is open at http://{settings.host}:{settings.port}\n")
