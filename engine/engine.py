@@ -334,7 +334,7 @@ class Engine:
             image.latent_format.to_vae(image.latents),
             work.plan.size,
         )
-        picture, is_flagged = self._safety.look_over(self._palette.catalog, work.plan, picture)
+        picture, is_flagged = self._safety.look_over(work.plan, picture)
         painted = dataclasses.replace(work.plan, hashes=self._hashes_of(work.plan))
         data = encode_image(picture, painted, index)
         self._counters["images"] += 1

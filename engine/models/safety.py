@@ -55,10 +55,18 @@ def load_safety_checker(
     weights.pop(_POSITIONS, None)
     with reading(path.name):
         side, config = _build(path.name, weights)
-        network: Any = StableDiffusionSafetyChecker(config)
+        with torch.device("meta"):
+            network: Any = StableDiffusionSafetyChecker(config)
         own = network.state_dict()
         _require_same(path.name, weights, {_short(key): value for key, value in own.items()})
-        network.load_state_dict({key: weights[_short(key)].float() for key in own})
+        network.load_state_dict(
+            {
+                key: weights[_short(key)].to(torch.float32, copy=True)  # a mapped file may change
+                for key in own
+            },
+            assign=True,
+        )
+        _number_places(network)
         network = network.to(device).eval().requires_grad_(requires_grad=False)
     return SafetyChecker(network, side)
 
@@ -100,6 +108,14 @@ def _build(name: str, weights: Mapping[str, Tensor]) -> tuple[int, Any]:
         "hidden_act": "quick_gelu",
     }
     return side, CLIPConfig(vision_config=vision, projection_dim=projection[0])
+
+
+def _number_places(network: Any) -> None:
+    """Give the one buffer its numbers that is in no file."""
+    for module in network.modules():
+        if "position_ids" in module._buffers:
+            count = module.position_embedding.num_embeddings
+            module.position_ids = torch.arange(count).unsqueeze(0)
 
 
 def _require_same(name: str, weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

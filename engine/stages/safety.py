@@ -76,31 +76,22 @@ class SafetyCheck:
             raise InvalidRequest("enable_safety_checker", problem)
         return catalog.safety_offer
 
-    def prepare(self, catalog: Catalog, plan: Plan) -> SafetyChecker | None:
-        """Bring the checker of a plan's pictures into memory; None where nothing checks them.
+    def prepare(self, catalog: Catalog, plan: Plan) -> None:
+        """Bring the checker of a plan's pictures into memory, before they are painted.
 
         Raises:
             EngineError: it is not there, or broken.
         """
         found = self.find(catalog, plan)
-        if found is None:
-            return None
-        if self._loaded is None or self._loaded[0] != found.path:
-            self._loaded = None
-            checker = load_safety_checker(found.path, self._device, allow_pickle=self._allow_pickle)
-            self._loaded = found.path, checker
-        return self._loaded[1]
+        if found is None or (self._loaded is not None and self._loaded[0] == found.path):
+            return
+        self._loaded = None  # first, so that two never lie in memory together
+        checker = load_safety_checker(found.path, self._device, allow_pickle=self._allow_pickle)
+        self._loaded = found.path, checker
 
-    def look_over(
-        self, catalog: Catalog, plan: Plan, image: Image.Image
-    ) -> tuple[Image.Image, bool]:
-        """Give a finished picture as it may be shown, and whether it was taken for unsafe.
-
-        Raises:
-            EngineError: the checker is not there, or broken.
-        """
-        checker = self.prepare(catalog, plan)
-        if checker is None or not check(checker, [image])[0]:
+    def look_over(self, plan: Plan, image: Image.Image) -> tuple[Image.Image, bool]:
+        """Give a finished picture as it may be shown, and whether it was taken for unsafe; `prepare` came before."""
+        if not plan.safety or self._loaded is None or not check(self._loaded[1], [image])[0]:
             return image, False
         return Image.new("RGB", image.size), True
 
