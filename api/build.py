@@ -43,9 +43,12 @@ def build(api: Api) -> FastAPI:
     )
     app.router.redirect_slashes = False
     app.router.routes.extend([*run_routes(api), *queue_routes(api), *page_routes(api)])
-    app.include_router(storage_routes(api))
+    routers = [storage_routes(api)]
     if api.signing_key is not None:
-        app.include_router(jwks_routes(api.signing_key))
+        routers.append(jwks_routes(api.signing_key))
+    routes = [*app.router.routes, *(route for router in routers for route in router.routes)]
+    for router in routers:
+        app.include_router(router)
     app.add_middleware(
         RateLimit,
         per_s=api.limits.requests_per_s,
@@ -54,7 +57,7 @@ def build(api: Api) -> FastAPI:
         is_free=is_look,
     )
     app.add_middleware(BodyLimit, most=lambda scope: _longest_body(api, scope))
-    app.add_middleware(Measured, metrics=api.metrics)
+    app.add_middleware(Measured, metrics=api.metrics, routes=routes)
     app.add_middleware(Proxy)
     api.metrics.watch(api.jobs, api.files)
     return app

@@ -16,6 +16,7 @@ from prometheus_client import (
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.routing import BaseRoute, Route
 
 from api.files import FileStore
 from api.limits import App, Message, Receive, Scope, Send
@@ -133,10 +134,13 @@ class _Now(Collector):
 class Measured:
     """Counts the answers to requests and how long they took to begin."""
 
-    def __init__(self, app: App, *, metrics: Metrics) -> None:
-        """Wrap `app`, whose router leaves the route that it chose in the scope."""
+    def __init__(self, app: App, *, metrics: Metrics, routes: Iterable[BaseRoute]) -> None:
+        """Wrap `app`, which has these routes."""
         self._app = app
         self._metrics = metrics
+        self._templates = {
+            route.path: route.path_regex for route in routes if isinstance(route, Route)
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on and count it; one that breaks off counts as 500."""
@@ -156,5 +160,10 @@ class Measured:
             await self._app(scope, receive, send_noted)
         finally:
             seconds = time.monotonic() - started if took_s is None else took_s
-            route = getattr(scope.get("route"), "path", OTHER)
-            self._metrics.note_request(scope["method"], route, status, seconds)
+            self._metrics.note_request(
+                scope["method"], self._template(scope["path"]), status, seconds
+            )
+
+    def _template(self, path: str) -> str:
+        found = (name for name, regex in self._templates.items() if regex.match(path))
+        return next(found, OTHER)
