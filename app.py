@@ -108,7 +108,7 @@ def read_settings(
         None,
         "language model that writes the words of Fooocus V2: a folder or a Hugging Face id",
     )
-    switch("allow-pickle", "read embeddings (.pt, .bin) that are pickled files")
+    switch("allow-pickle", "read embeddings and a safety checker that are pickled files (.pt, .bin)")
     flag("styles-dir", None, "folder of your own styles (JSON files, also of Fooocus)", type=Path)
     flag("wildcards-dir", None, "folder of your own wildcard lists (text files)", type=Path)
     flag("output-dir", "outputs", "folder of the finished pictures, a folder a day", type=Path)
