@@ -32,8 +32,8 @@ SUBMITS_PER_S = 2.0
 PROBES_PER_S = 20.0
 """How often it is measured how long ``/health/live`` takes."""
 SECONDS = 60.0
-WARM_UP_JOBS = 100
-"""After so many jobs the memory is looked at for the first time."""
+WARM_UP_JOBS = 1000
+"""After so many jobs the memory is looked at for the first time: as many calls are kept in mind."""
 JOBS = 1000
 """After so many more the second time."""
 LONGEST_S = 150.0
