@@ -19,6 +19,7 @@ from jobs import Jobs, JobSettings, ThreadWorker
 from tests.jobs.scripted_engine import ScriptedEngine
 
 MODES = ("sdxl_lcm_lora", "sdxl_lightning_4step_lora", "sd_xl_offset_example-lora_1.0")
+SLOTS = 4
 STEP_S = 0.02
 
 
@@ -43,7 +44,7 @@ def main(port: int, folder: Path) -> None:
     settings = read_settings(["--port", str(port), *folders], {})
     jobs = Jobs(
         JobSettings(data_dir=settings.data_dir, output_dir=settings.output_dir, drain_s=2.0),
-        lambda: ThreadWorker(lambda: ScriptedEngine(slots=4, step_s=STEP_S)),
+        lambda: ThreadWorker(lambda: ScriptedEngine(slots=SLOTS, step_s=STEP_S)),
     )
     jobs.start()
     programs = Programs(settings, jobs, library)

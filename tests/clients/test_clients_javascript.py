@@ -81,6 +81,13 @@ def test_a_wrong_input_is_the_clients_error_with_its_fields(
 
 
 @pytest.mark.parametrize("age", AGES)
+def test_a_failure_of_the_engine_is_the_clients_error(studio: str, node: Node, age: str) -> None:
+    error = node.call(studio, age, "run", endpoint=TEXT, input={"prompt": "ends=raise"})["error"]
+    assert (error["is"], error["status"]) == (["ApiError"], 500)
+    assert error["body"]["error_type"] == "internal_error"
+
+
+@pytest.mark.parametrize("age", AGES)
 def test_what_is_not_there_is_a_404(studio: str, node: Node, age: str) -> None:
     error = node.call(studio, age, "run", endpoint="fal-ai/flux", input={})["error"]
     assert (error["is"], error["status"]) == (["ApiError"], 404)

@@ -9,6 +9,7 @@ import fal_client
 import pytest
 
 from tests.clients.running import receiver
+from tests.clients.server import SLOTS
 from tests.test_app import get
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the client closes none
@@ -105,6 +106,28 @@ def test_a_wrong_input_is_the_clients_error_with_its_fields(studio: str, way: st
         ["body", "sharpness"],
         ["body", "num_images"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "status", "error_type"),
+    [("ends=fail", 503, "runner_server_error"), ("ends=raise", 500, "internal_error")],
+)
+@pytest.mark.parametrize("way", ["run", "subscribe"])
+def test_a_failure_of_the_engine_is_the_clients_error(
+    studio: str, way: str, prompt: str, status: int, error_type: str
+) -> None:
+    with pytest.raises(fal_client.FalClientHTTPError) as caught:
+        getattr(fal_client, way)(TEXT, arguments={"prompt": prompt})
+    assert (caught.value.status_code, caught.value.error_type) == (status, error_type)
+
+
+def test_a_request_that_may_not_wait_longer_is_given_up(studio: str) -> None:
+    long = [fal_client.submit(TEXT, arguments={"prompt": "steps=100000"}) for _ in range(SLOTS)]
+    with pytest.raises(fal_client.FalClientHTTPError) as caught:
+        fal_client.subscribe(TEXT, arguments={}, start_timeout=1.1)
+    assert (caught.value.status_code, caught.value.error_type) == (504, "request_timeout")
+    for handle in long:
+        handle.cancel()
 
 
 def test_what_is_not_there_is_a_404(studio: str) -> None:
