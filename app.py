@@ -108,7 +108,9 @@ def read_settings(
         None,
         "language model that writes the words of Fooocus V2: a folder or a Hugging Face id",
     )
-    switch("allow-pickle", "read embeddings and a safety checker that are pickled files (.pt, .bin)")
+    switch(
+        "allow-pickle", "read embeddings and a safety checker that are pickled files (.pt, .bin)"
+    )
     flag("styles-dir", None, "folder of your own styles (JSON files, also of Fooocus)", type=Path)
     flag("wildcards-dir", None, "folder of your own wildcard lists (text files)", type=Path)
     flag("output-dir", "outputs", "folder of the finished pictures, a folder a day", type=Path)
@@ -255,7 +257,7 @@ def starting_point(settings: Settings, library: "Library") -> dict[str, Any]:
 
     catalog, presets = library.catalog, library.presets
     if settings.preset is None and library.defaults is not None:
-        return dict(library.defaults)
+        return library.usable(library.defaults, with_base=settings.model is None)
     if settings.preset is None:
         name = "pocket" if catalog.default().is_pocket else "default"
         return presets[name].for_own_model(catalog)
@@ -275,6 +277,7 @@ def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":
         "model": settings.model,
         "device": settings.device,
         "fooocus_dir": str(settings.fooocus_dir) if settings.fooocus_dir else None,
+        "presets_dir": str(settings.data_dir / "presets"),
         "expansion_model": settings.expansion_model,
         "allow_pickle": settings.allow_pickle,
         "allow_private_urls": settings.allow_private_urls,
@@ -352,6 +355,7 @@ def serve(settings: Settings) -> int:
         state_session_capacity=MAX_SESSIONS,
         **ui.launch_options(),
     )
+    jobs.listen(lambda event: studio.look_for_arrivals())
     jobs.start()
     programs.start()
     gc.collect()

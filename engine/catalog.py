@@ -182,8 +182,7 @@ class Catalog:
         for file in files:
             self._files[file.kind].setdefault(file.name, file)
         for offer in offers:
-            kind = offer.kind if isinstance(offer, Weights) else "checkpoint"
-            self._offers[kind].setdefault(offer.name, offer)
+            self._offers[_kind(offer)].setdefault(offer.name, offer)
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -281,6 +280,14 @@ class Catalog:
     def embedding(self, stem: str) -> Weights | None:
         """Find an embedding by name or stem; None when there is none."""
         return _by_name(self._files["embedding"], stem)
+
+    @property
+    def has_arrivals(self) -> bool:
+        """Whether a file that was to be fetched is there by now, so that it is worth to look again."""
+        offers = (offer for by_name in self._offers.values() for offer in by_name.values())
+        return any(
+            offer.path.exists() for offer in offers if not self.has(_kind(offer), offer.name)
+        )
 
     def has(self, kind: Kind, name: str) -> bool:
         """Whether a file of that name is there, and need not be fetched."""
@@ -386,6 +393,10 @@ def _by_name(there: Mapping[str, Entry], name: str) -> Entry | None:
         return there[name]
     same = [item for item in there.values() if name == getattr(item, "stem", None)]
     return same[0] if len(same) == 1 else None
+
+
+def _kind(item: Checkpoint | Weights) -> Kind:
+    return item.kind if isinstance(item, Weights) else "checkpoint"
 
 
 def _offered(places: Places, offer: Offer) -> Checkpoint | Weights:

@@ -53,12 +53,13 @@ FIRST_SIZE = Size(64, 64)
 TOO_LARGE = "the device has too little memory for a picture of this size"
 
 
-def create(
+def create(  # noqa: PLR0913  (one for each flag of the program)
     models_dir: str,
     model: str | None = None,
     device: str = "auto",
     *,
     fooocus_dir: str | None = None,
+    presets_dir: str | None = None,
     expansion_model: str | None = None,
     allow_pickle: bool = False,
     allow_private_urls: bool = False,
@@ -71,6 +72,7 @@ def create(
         model: Name of the base model that is the default.
         device: Where to paint.
         fooocus_dir: A Fooocus folder whose weights are used too.
+        presets_dir: Folder of a person's own presets, which may say where weights can be fetched.
         expansion_model: Folder or hub id of a language model that writes the words of *Fooocus V2*.
         allow_pickle: Whether weights may be read from pickled files.
         allow_private_urls: Whether weights that a request names may come from private addresses.
@@ -84,7 +86,9 @@ def create(
     chosen = choose_device(device)
     use_threads(chosen)
     shelves = Shelves(
-        models_dir=Path(models_dir), fooocus_dir=Path(fooocus_dir) if fooocus_dir else None
+        models_dir=Path(models_dir),
+        fooocus_dir=Path(fooocus_dir) if fooocus_dir else None,
+        presets_dirs=(Path(presets_dir),) if presets_dir else (),
     )
     return Engine(
         lambda: read_weights(shelves, model),
@@ -350,9 +354,17 @@ class Engine:
         )
 
     def _hashes_of(self, plan: Plan) -> tuple[tuple[str, str], ...]:
-        """Name the sha256 of every file that the plan is painted with; they are worked out while it is painted."""
-        weights = needed_weights(self._palette.catalog, plan)
-        return tuple((item.name, self._hashes.get(item.path)) for item in weights)
+        """Name the sha256 of every file that the plan is painted with; they are worked out while it is painted.
+
+        A file that is gone meanwhile has none: a hash never costs a picture.
+        """
+        hashes = []
+        try:
+            for item in needed_weights(self._palette.catalog, plan) if plan.save_metadata else ():
+                hashes.append((item.name, self._hashes.get(item.path)))
+        except (OSError, ModelNotFound) as error:
+            log.warning("no hash in the record: %s", error)
+        return tuple(hashes)
 
 
 def paint_first(model: WarmModel, catalog: Catalog) -> None:

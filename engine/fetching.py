@@ -67,6 +67,8 @@ class Fetch:
                     tell=self._tell,
                     fetcher=self._guard if item.source.is_asked else None,
                 )
+        except ModelNotFound as error:
+            self.error = ModelNotFound(f"{error}. The preset Pocket paints without it.")
         except EngineError as error:
             self.error = error
         except OSError as error:

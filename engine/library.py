@@ -6,15 +6,17 @@ No torch and no weights, so that the web process can plan with it. A library nev
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.catalog import Catalog, Offer, Places, Source, read_catalog
+from engine.errors import EngineError
 from engine.fooocus_dir import FooocusFolder, read_fooocus_dir
 from engine.performance import MODES
 from engine.presets import Preset, read_own_presets, read_presets
 from engine.prompt.expansion import expand
-from engine.prompt.styles import Style, read_styles
+from engine.prompt.styles import Style, find_style, read_styles
 from engine.prompt.wildcards import read_wildcards
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,40 @@ class Library:
     """Whether weights may be fetched from an address that a request names."""
     defaults: Mapping[str, Any] | None = None
     """Fields of a request that a person's Fooocus folder starts with; None without one."""
+
+    def usable(self, request: Mapping[str, Any], *, with_base: bool = True) -> dict[str, Any]:
+        """Leave out of a request what is not there, with a line in the log for each.
+
+        Args:
+            request: Fields of `TextRequest`, of another program's settings.
+            with_base: Whether it may name the base model.
+        """
+        more, catalog = dict(request.get("advanced", {})), self.catalog
+
+        def is_there(find: Callable[[], object]) -> bool:
+            try:
+                find()
+            except EngineError as error:
+                log.warning("left out of the settings: %s", error)
+                return False
+            return True
+
+        base, vae = more.get("base_model"), more.get("vae")
+        if base and not (with_base and is_there(lambda: catalog.checkpoint(base))):
+            del more["base_model"]
+        if vae and not is_there(lambda: catalog.vae(vae)):
+            del more["vae"]
+        kept: dict[str, Any] = {**request, "advanced": more}
+        refiner = kept.get("refiner_model")
+        if refiner and not is_there(lambda: catalog.checkpoint(refiner, "refiner_model")):
+            del kept["refiner_model"]
+        for name, find in (
+            ("loras", lambda item: catalog.lora(item["path"])),
+            ("styles", lambda item: find_style(item, self.styles)),
+        ):
+            if name in kept:
+                kept[name] = [item for item in kept[name] if is_there(partial(find, item))]
+        return kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

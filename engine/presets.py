@@ -58,12 +58,13 @@ class Preset:
     def missing(self, catalog: Catalog) -> tuple[Offer, ...]:
         """List the weights that would have to be fetched."""
         request = self.starting_point(catalog)
-        base = request.get("advanced", {}).get("base_model")
+        more = request.get("advanced", {})
+        named = {more.get("base_model"), more.get("vae"), request.get("refiner_model")}
+        named |= {item["path"] for item in request.get("loras", ())}
         return tuple(
             offer
             for offer in self.weights
-            if not catalog.has(offer.kind, offer.file)
-            and (offer.kind != "checkpoint" or base not in self.substitutes)
+            if offer.file in named and not catalog.has(offer.kind, offer.file)
         )
 
 

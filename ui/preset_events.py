@@ -58,7 +58,7 @@ def connect_presets(studio: Studio, form: Form[TextRequest], presets: gr.HTML) -
 
     usual: dict[str, Any] = {
         "show_progress": "hidden",
-        "queue": False,
+        "concurrency_limit": None,  # in the queue: Gradio shows errors of such events alone
         "api_visibility": "private",
     }
     presets.save(save_form, form.inputs, presets, validator=form.check, **usual)

@@ -45,6 +45,11 @@ class Studio:
             if self.read_library is not None:
                 self.library = self.read_library()
 
+    def look_for_arrivals(self) -> None:
+        """Read the library anew, in a thread, where a file that was fetched has come."""
+        if self.catalog.has_arrivals:
+            threading.Thread(target=self.refresh, name="library", daemon=True).start()
+
     def put_preset(self, name: str, preset: Preset | None) -> None:
         """Add a preset to the library, or take it out; the file is somebody else's work."""
         with self._lock:

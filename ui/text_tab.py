@@ -119,7 +119,7 @@ def _fill(
         None,
         [*form.fields.values(), tabs],
         show_progress="hidden",
-        queue=False,
+        concurrency_limit=None,  # in the queue: Gradio shows errors of such events alone
         api_visibility="private",
     )
     keep(filled.then)

@@ -29,7 +29,7 @@ RECORD = ".sha256"
 Tell = Callable[[int, int | None], None]
 """Hears how many bytes are here, and how many there will be, None when the server doesn't say."""
 _CHUNK = 1 << 20
-_TRIES = 5
+_TRIES = 4
 """Attempts in a row that bring nothing new."""
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _ROOM = 64 << 20

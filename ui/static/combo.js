@@ -38,11 +38,15 @@ export function combo({ label, placeholder, options, known, pick }) {
     });
   };
   const activate = (index) => {
-    active = found.length ? (index + found.length) % found.length : -1;
+    active = index < found.length ? index : -1; // none
     [...list.children].forEach((item, at) => item.toggleAttribute("data-active", at === active));
     const item = list.children[active];
     item?.scrollIntoView({ block: "nearest" });
     item ? box.setAttribute("aria-activedescendant", item.id) : box.removeAttribute("aria-activedescendant");
+  };
+  const move = (step) => {
+    const last = found.length - 1;
+    activate(step > 0 ? (active >= last ? 0 : active + 1) : (active <= 0 ? last : active - 1));
   };
   const draw = (words) => {
     const all = options().filter((item) => words.every((word) => item.text.toLowerCase().includes(word)));
@@ -84,7 +88,7 @@ export function combo({ label, placeholder, options, known, pick }) {
   box.addEventListener("input", () => open(box.value.toLowerCase().split(/\s+/).filter(Boolean)));
   box.addEventListener("blur", close);
   box.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowDown" || event.key === "ArrowUp") isOpen() ? activate(active + (event.key === "ArrowDown" ? 1 : -1)) : open();
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") isOpen() ? move(event.key === "ArrowDown" ? 1 : -1) : open();
     else if (event.key === "Enter" && !event.ctrlKey && !event.metaKey) isOpen() ? found[active] && choose(found[active].value) : open();
     else if (event.key === "Escape" && isOpen()) close();
     else return;
