@@ -385,3 +385,23 @@ def test_hashes_are_remembered_beside_the_weights(models_dir: Path, engine: Engi
     remembered = FileHashes(models_dir / ".hashes.json")
     unet = models_dir / "checkpoints" / "tiny" / "unet" / "diffusion_pytorch_model.safetensors"
     assert remembered.peek(unet) is not None
+
+
+def test_a_weight_file_that_goes_while_it_is_painted_with_costs_no_picture(
+    engine: Engine, models_dir: Path
+) -> None:
+    path = models_dir / "loras" / "brief.safetensors"
+    write_lora(path, seed=4)
+    engine._palette.catalog = read_catalog(models_dir, "tiny")
+    item = ask(engine, **lora("brief.safetensors"))
+    engine.admit("a", item, {})
+    events: list[Event] = []
+    while not engine.idle():
+        events += [event for _, event in engine.step()]
+        if any(isinstance(event, Progress) and event.stage == "sampling" for event in events):
+            path.unlink(missing_ok=True)
+    assert isinstance(events[-1], Finished)
+    (ready,) = (event for event in events if isinstance(event, ImageReady))
+    record = read_plan(Image.open(io.BytesIO(ready.data)))
+    assert record is not None
+    assert [name for name, _ in record.hashes] in (["tiny"], ["tiny", "brief.safetensors"])

@@ -271,6 +271,15 @@ def test_a_saved_preset_is_in_the_list_until_it_is_deleted(open_page, live):
     assert other.title() != "trapped"
 
 
+def test_a_preset_that_cannot_be_saved_says_why(open_page, live):
+    taken = next(item.name for item in live.studio.library.presets.values())
+    page = open_page()
+    page.click("#save_preset")
+    page.fill("#preset_name", taken)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=comes with Pochade", timeout=10_000)
+
+
 def test_a_dropped_picture_of_our_own_fills_the_form(open_page, live):
     image = live.paint(
         "dropped",
