@@ -16,7 +16,6 @@ log = logging.getLogger(__name__)
 
 SHORT = 10
 """Hex digits that metadata names a file by."""
-_CHUNK = 1 << 20
 
 
 class FileHashes:
@@ -130,11 +129,8 @@ def _write(cache_file: Path, known: _Known) -> None:
 
 def sha256_of(path: Path) -> str:
     """Compute the sha256 of a file, in hex."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parts(folder: Path) -> list[Path]:

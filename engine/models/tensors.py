@@ -4,7 +4,6 @@ safetensors files are mapped into memory. Pickled ones can carry code, so they a
 hash is known or the owner allows it (design D11).
 """
 
-import hashlib
 import json
 import pickle
 import zipfile
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import ModelIncompatible, ModelNotFound
+from engine.models.hashes import sha256_of
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".patch")
 """How the names of pickled files end."""
@@ -82,12 +82,6 @@ def read_metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise _broken(path, error) from error
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file, in lower-case hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
