@@ -208,8 +208,7 @@ def _partial(path: Path) -> Iterator[_Partial]:
 def _locked(part: Path) -> IO[bytes]:
     """Open a file for this thread alone; the one before may have renamed or removed it meanwhile."""
     while True:
-        part.touch()
-        file = part.open("r+b")
+        file = _open_or_make(part)
         if sys.platform == "win32":
             return file
         import fcntl
@@ -219,6 +218,12 @@ def _locked(part: Path) -> IO[bytes]:
             if part.stat().st_ino == os.fstat(file.fileno()).st_ino:
                 return file
         file.close()
+
+
+def _open_or_make(part: Path) -> IO[bytes]:
+    """Open in one step: between making and opening another thread could remove it."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(part, flags, 0o666), "r+b")
 
 
 def _fetch(order: _Order, partial: _Partial, wait_s: float) -> None:

@@ -349,14 +349,14 @@ def test_two_at_once_fetch_once(server: Server, path: Path) -> None:
         threading.Thread(
             target=lambda: hashes.append(fetch_file(server.url, path, tell=lambda *_: None))
         )
-        for _ in range(4)
+        for _ in range(16)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert hashes == [sha256(DATA)] * 4
+    assert hashes == [sha256(DATA)] * 16
     assert len(server.manners.asked) == 1
     assert left_over(path) == set()
 
