@@ -1,0 +1,1 @@
+"""From a picture to the drawing a ControlNet follows; each preprocessor is a pure function of pixels."""
