@@ -32,7 +32,18 @@ MAX_HEADER = 64 * 2**20
 POCKET = "pocket"
 FETCHED = "fetched"
 """Folder of the LoRAs that requests named by their address."""
-Kind = Literal["checkpoint", "lora", "vae", "embedding", "vae_approx", "safety_checker"]
+Kind = Literal[
+    "checkpoint",
+    "lora",
+    "vae",
+    "embedding",
+    "vae_approx",
+    "safety_checker",
+    "controlnet",
+    "clip_vision",
+    "upscaler",
+    "inpaint",
+]
 """What a file of weights is for."""
 FOLDERS: Mapping[Kind, str] = {
     "checkpoint": "checkpoints",
@@ -41,6 +52,10 @@ FOLDERS: Mapping[Kind, str] = {
     "embedding": "embeddings",
     "vae_approx": "vae_approx",
     "safety_checker": "safety_checker",
+    "controlnet": "controlnet",
+    "clip_vision": "clip_vision",
+    "upscaler": "upscale_models",
+    "inpaint": "inpaint",
 }
 """Name of the folder of each kind below the models folder."""
 ENDINGS: Mapping[Kind, tuple[str, ...]] = {
@@ -50,6 +65,10 @@ ENDINGS: Mapping[Kind, tuple[str, ...]] = {
     "embedding": (".safetensors", ".pt", ".bin"),
     "vae_approx": (".safetensors",),
     "safety_checker": (".safetensors", ".bin"),
+    "controlnet": (".safetensors", ".bin", ".pth"),
+    "clip_vision": (".safetensors",),
+    "upscaler": (".safetensors", ".bin", ".pth"),
+    "inpaint": (".safetensors", ".pth", ".patch"),
 }
 _WORDS: Mapping[Kind, str] = {
     "checkpoint": "base model",
@@ -58,8 +77,12 @@ _WORDS: Mapping[Kind, str] = {
     "embedding": "embedding",
     "vae_approx": "latent converter",
     "safety_checker": "safety checker",
+    "controlnet": "control",
+    "clip_vision": "image encoder",
+    "upscaler": "upscaler",
+    "inpaint": "inpaint model",
 }
-_BESIDE: tuple[Kind, ...] = ("lora", "vae", "embedding", "vae_approx", "safety_checker")
+_BESIDE: tuple[Kind, ...] = tuple(kind for kind in FOLDERS if kind != "checkpoint")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -120,6 +143,8 @@ class Checkpoint:
     """Prompts that show what it can do."""
     performance_loras: tuple[tuple[str, str], ...] = ()
     """Its own step-distilled LoRAs: performance mode and file name; SDXL's common ones where a mode is missing."""
+    partners: tuple[tuple[str, str], ...] = ()
+    """Its own helpers (`engine.partners`): role and name; SDXL's common ones where a role is missing."""
     hub_id: str | None = None
     """Repository on the Hugging Face hub that it is fetched from first; None when it is there."""
     source: Source | None = None
@@ -273,9 +298,9 @@ class Catalog:
         """Find a VAE, as `lora` finds a LoRA."""
         return self._find(self._files["vae"], "vae", name, field)
 
-    def vae_approx(self, name: str, field: str) -> Weights:
-        """Find a small network that works on latents, as `lora` finds a LoRA."""
-        return self._find(self._files["vae_approx"], "vae_approx", name, field)
+    def weights(self, kind: Kind, name: str, field: str) -> Weights:
+        """Find a file of any kind but checkpoints, as `lora` finds a LoRA."""
+        return self._find(self._files[kind], kind, name, field)
 
     def embedding(self, stem: str) -> Weights | None:
         """Find an embedding by name or stem; None when there is none."""
@@ -419,9 +444,12 @@ def _own(folder: Path) -> Iterable[Checkpoint]:
 
 
 def _files(kind: Kind, folder: Path) -> Iterable[Weights]:
+    """Find files, and diffusers folders of one network, which count as one file."""
     for path in sorted(folder.rglob("*"), key=lambda path: str(path).casefold()):
         if path.suffix in ENDINGS[kind] and path.is_file() and not _is_arriving(path, folder):
-            yield Weights(name=path.relative_to(folder).as_posix(), path=path, kind=kind)
+            is_part = path.parent != folder and (path.parent / "config.json").exists()
+            place = path.parent if is_part else path
+            yield Weights(name=place.relative_to(folder).as_posix(), path=place, kind=kind)
 
 
 def _is_arriving(path: Path, folder: Path) -> bool:
@@ -443,4 +471,5 @@ def _pocket(folder: Path) -> Iterable[Checkpoint]:
         summary=facts["summary"],
         examples=tuple(facts["examples"]),
         performance_loras=tuple(facts.get("performance_loras", {}).items()),
+        partners=tuple(facts.get("partners", {}).items()),
     )

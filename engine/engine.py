@@ -26,7 +26,15 @@ from engine.models.devices import choose_device, use_threads
 from engine.models.expander import ModelExpander
 from engine.models.hashes import FileHashes
 from engine.net import Fetcher
-from engine.plan import ImagePlan, Plan, only_image, plan, plan_to_json, with_expansion
+from engine.plan import (
+    ImagePlan,
+    ImagePrompts,
+    Plan,
+    only_image,
+    plan,
+    plan_to_json,
+    with_expansion,
+)
 from engine.requests import TextRequest
 from engine.sampling.latent_format import LatentFormat
 from engine.stages.decode import decode_latents
@@ -392,7 +400,7 @@ def paint_first(model: WarmModel, catalog: Catalog) -> None:
 
 
 def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
-    """List the files of a plan: base model, refiner, VAE, LoRAs.
+    """List the files of a plan: base model, refiner, VAE, what image prompts take, LoRAs.
 
     Raises:
         ModelNotFound: one is not in the catalog.
@@ -401,7 +409,21 @@ def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
     if plan.refiner is not None:
         weights.append(catalog.checkpoint(plan.refiner.model, "refiner_model"))
         if plan.refiner.family == "sd15":
-            weights.append(catalog.vae_approx(INTERPOSER.file, "refiner_model"))
+            weights.append(catalog.weights("vae_approx", INTERPOSER.file, "refiner_model"))
     if plan.vae is not None:
         weights.append(catalog.vae(plan.vae))
+    if plan.image_prompts is not None:
+        weights += _image_prompt_weights(catalog, plan.image_prompts)
     return weights + [lora_file(catalog, item) for item in plan.loras]
+
+
+def _image_prompt_weights(catalog: Catalog, asked: ImagePrompts) -> list[Weights]:
+    names = [slot.model for slot in asked.slots] + [asked.negative, asked.face_detector]
+    found = [
+        catalog.weights("controlnet", name, "image_prompts")
+        for name in dict.fromkeys(names)
+        if name
+    ]
+    if asked.encoder is not None:
+        found.append(catalog.weights("clip_vision", asked.encoder, "image_prompts"))
+    return found

@@ -13,6 +13,7 @@ from typing import Any
 from engine.catalog import Catalog, Offer, Places, Source, read_catalog
 from engine.errors import EngineError
 from engine.fooocus_dir import FooocusFolder, read_fooocus_dir
+from engine.partners import partner_offers
 from engine.performance import MODES
 from engine.presets import Preset, read_own_presets, read_presets
 from engine.prompt.expansion import expand
@@ -183,7 +184,7 @@ def _catalog(
     fooocus: FooocusFolder | None,
 ) -> Catalog:
     places = Places(models_dir=shelves.models_dir, more=fooocus.weights if fooocus else {})
-    offers = [*_offers(presets), *few_step_offers(), INTERPOSER, SAFETY_CHECKER]
+    offers = [*_offers(presets), *few_step_offers(), *partner_offers(), INTERPOSER, SAFETY_CHECKER]
     return read_catalog(places, first, offers)
 
 

@@ -16,6 +16,7 @@ from engine.errors import InvalidRequest
 from engine.families import Family, require_refiner
 from engine.geometry import Size, nearest_bucket, parse_size
 from engine.library import Library
+from engine.partners import Role, partner
 from engine.performance import MODES, Mode
 from engine.prompt.assemble import Lines, Wording, assemble, read_lines
 from engine.prompt.lora_tags import take_lora_tags
@@ -25,6 +26,8 @@ from engine.requests import (
     MAX_SEED,
     Advanced,
     Compat,
+    ImageAttention,
+    ImagePromptType,
     LoraWeight,
     MetadataScheme,
     OutputFormat,
@@ -102,6 +105,39 @@ class FreeU:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """One image that the picture follows."""
+
+    type: ImagePromptType
+    image: str
+    """Name of the file among the job's inputs."""
+    model: str
+    """The ControlNet or the adapter, by its name in the catalog."""
+    weight: float
+    stop_at: float
+    """Share of the noise after which it is let go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePrompts:
+    """All images that the picture follows; those of weight 0 are not among them."""
+
+    slots: tuple[Slot, ...]
+    attention: ImageAttention
+    softness: float
+    """Of the controls, 0 to 1."""
+    skip_preprocessors: bool
+    canny: tuple[int, int]
+    """Lower and upper threshold of the edge detector."""
+    encoder: str | None = None
+    """What reads images for adapters; None where no slot needs it."""
+    negative: str | None = None
+    """What the negative side of guidance is told instead of an image."""
+    face_detector: str | None = None
+    """What finds the face of a *FaceSwap*."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FromNoise:
     """The picture starts from noise alone."""
 
@@ -165,6 +201,7 @@ class Plan:
     refiner_switch: float = 1.0
     """Share of the steps that was asked for; 1 with a performance mode that has no refiner."""
     freeu: FreeU | None = None
+    image_prompts: ImagePrompts | None = None
     safety: bool = False
     """Whether finished pictures are looked over, and become black where the safety checker takes them for unsafe."""
     save_metadata: bool = True
@@ -223,6 +260,7 @@ def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
         refiner=None if mode.distilled else _refiner(request, base, catalog, steps),
         refiner_switch=1.0 if mode.distilled else request.refiner_switch,
         freeu=None if more.freeu is None else FreeU(**more.freeu.model_dump()),
+        image_prompts=_image_prompts(request, base, catalog),
         safety=request.enable_safety_checker,
         save_metadata=more.save_metadata,
         metadata_scheme=more.metadata_scheme,
@@ -399,6 +437,43 @@ def _refiner(
         family=family,
         method="vae" if family == "sd15" else more.refiner_swap_method,
         switch=more.refiner_switch_step or round(counted * request.refiner_switch),
+    )
+
+
+def _image_prompts(request: TextRequest, base: Checkpoint, catalog: Catalog) -> ImagePrompts | None:
+    """Settle the images to follow, and what that takes."""
+    more, slots = request.advanced, []
+    for index, asked in enumerate(request.image_prompts):
+        stop_at, weight = asked.settled
+        if weight and stop_at:
+            model = partner(asked.type, base, catalog, f"image_prompts.{index}.type")
+            slots.append(
+                Slot(
+                    type=asked.type,
+                    image=asked.image,
+                    model=model.name,
+                    weight=weight,
+                    stop_at=stop_at,
+                )
+            )
+    if not slots:
+        return None
+    types = {slot.type for slot in slots}
+    has_adapters = bool(types & {"ImagePrompt", "FaceSwap"})
+    has_faces = "FaceSwap" in types and not more.skip_preprocessors
+
+    def helper(role: Role) -> str:
+        return partner(role, base, catalog, "image_prompts").name
+
+    return ImagePrompts(
+        slots=tuple(slots),
+        attention=more.image_attention,
+        softness=more.controlnet_softness,
+        skip_preprocessors=more.skip_preprocessors,
+        canny=(more.canny_low_threshold, more.canny_high_threshold),
+        encoder=helper("image encoder") if has_adapters else None,
+        negative=helper("image negative") if has_adapters else None,
+        face_detector=helper("face detector") if has_faces else None,
     )
 
 

@@ -4,6 +4,7 @@ Fields carry fal's names. A `Knob` on each says what the page shows and, where f
 the wire binds. Requests are frozen; `engine.plan.plan` turns one into a `Plan`. Knows nothing of models or files.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -56,6 +57,8 @@ SchedulerName = Literal[
 SwapMethod = Literal["joint", "separate", "vae"]
 MetadataScheme = Literal["pochade", "fooocus", "a1111"]
 Compat = Literal["pochade", "fooocus"]
+ImagePromptType = Literal["ImagePrompt", "PyraCanny", "CPDS", "FaceSwap"]
+ImageAttention = Literal["joint", "separate"]
 
 MAX_SEED = 2**63 - 1
 """Largest seed, as in Fooocus."""
@@ -65,6 +68,15 @@ MAX_STYLES = 32
 """Most styles of a request; each adds a text of 77 tokens at least."""
 MAX_LORAS = 32
 """Most LoRAs of a request, those named in the prompt among them."""
+MAX_IMAGE_PROMPTS = 8
+"""Most images that a request may follow; the page shows four."""
+SLOT_DEFAULTS: Mapping[ImagePromptType, tuple[float, float]] = {
+    "ImagePrompt": (0.5, 0.6),
+    "PyraCanny": (0.5, 1.0),
+    "CPDS": (0.5, 1.0),
+    "FaceSwap": (0.9, 0.75),
+}
+"""What `ImagePrompt.stop_at` and `ImagePrompt.weight` are where nobody sets them, as in Fooocus."""
 MAX_AREA = 2048 * 2048
 """Largest picture in pixels that may be asked for."""
 MAX_SIDE = 4096
@@ -121,6 +133,43 @@ class FreeU(_Request):
     s2: Annotated[
         float, Field(ge=0, le=4), Knob("S2", "Skips of the middle blocks; 1 is off.", 0.01)
     ] = 0.95
+
+
+class ImagePrompt(_Request):
+    """One image that the picture follows."""
+
+    image: Annotated[
+        str,
+        Field(pattern=r"^[0-9a-f]{64}$"),
+        Knob("Image", "What the picture follows."),
+    ]
+    """The sha256, in hex, of a file that is sent along with the request."""
+    type: Annotated[
+        ImagePromptType,
+        Knob(
+            "Type",
+            "ImagePrompt takes look and content, PyraCanny outlines, CPDS light and depth, FaceSwap the face.",
+        ),
+    ] = "ImagePrompt"
+    stop_at: Annotated[
+        float | None,
+        Field(ge=0, le=1),
+        Knob("Stop at", "Share of the steps after which it is let go.", 0.001, 0.5),
+    ] = None
+    weight: Annotated[
+        float | None,
+        Field(ge=0, le=2),
+        Knob("Weight", "How strongly it is followed; 0 is off.", 0.001, 1.0),
+    ] = None
+
+    @property
+    def settled(self) -> tuple[float, float]:
+        """`stop_at` and `weight`, the type's own where they are not set."""
+        stop_at, weight = SLOT_DEFAULTS[self.type]
+        return (
+            stop_at if self.stop_at is None else self.stop_at,
+            weight if self.weight is None else self.weight,
+        )
 
 
 class Advanced(_Request):
@@ -186,6 +235,32 @@ class Advanced(_Request):
     freeu: Annotated[
         FreeU | None, Knob("FreeU", "Weighs the UNet's features against its skips.")
     ] = None
+    skip_preprocessors: Annotated[
+        bool,
+        Knob("Skip preprocessors", "Image prompts are outlines, or cropped faces, already."),
+    ] = False
+    canny_low_threshold: Annotated[
+        int,
+        Field(ge=1, le=255),
+        Knob("Canny low threshold", "Weaker edges than this are never drawn.", 1),
+    ] = 64
+    canny_high_threshold: Annotated[
+        int,
+        Field(ge=1, le=255),
+        Knob("Canny high threshold", "Stronger edges than this are always drawn.", 1),
+    ] = 128
+    controlnet_softness: Annotated[
+        float,
+        Field(ge=0, le=1),
+        Knob("Softness of controls", "0 follows outlines strictly, 1 leaves most freedom.", 0.001),
+    ] = 0.25
+    image_attention: Annotated[
+        ImageAttention,
+        Knob(
+            "Image attention",
+            "'joint' lets words and images compete, as in Fooocus; 'separate' adds the images.",
+        ),
+    ] = "joint"
     seed_increment: Annotated[
         bool, Knob("Count seeds up", "Each further image takes the next seed; else all take one.")
     ] = True
@@ -293,6 +368,11 @@ class TextRequest(_Request):
             wire_default=True,
         ),
     ] = False
+    image_prompts: Annotated[
+        tuple[ImagePrompt, ...],
+        Field(max_length=MAX_IMAGE_PROMPTS),
+        Knob("Image prompts", "Images that the picture follows."),
+    ] = ()
     seed: Annotated[
         int | None,
         Field(ge=0, le=MAX_SEED),

@@ -246,7 +246,7 @@ class Palette:
         patcher = WeightPatcher({"unet": loaded.unet})
         if loaded.vae is None:
             return WarmRefiner(loaded, patcher)
-        interposer = self.catalog.vae_approx(INTERPOSER.file, "refiner_model")
+        interposer = self.catalog.weights("vae_approx", INTERPOSER.file, "refiner_model")
         return WarmRefiner(
             loaded, patcher, preview_decoder(None, loaded.vae), load_interposer(interposer.path)
         )

@@ -1,0 +1,69 @@
+"""The helpers of a base model: what it needs to follow images, to repaint and to enlarge.
+
+A base model may bring its own (the pocket model does); else SDXL's common ones count, as Fooocus uses them.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from engine.catalog import Catalog, Checkpoint, Kind, Offer, Source, Weights
+from engine.errors import ModelNotFound
+
+Role = Literal[
+    "ImagePrompt",
+    "FaceSwap",
+    "PyraCanny",
+    "CPDS",
+    "image encoder",
+    "image negative",
+    "face detector",
+]
+"""What a helper is for; the first four are the types of image prompts."""
+
+_MISC = "https://huggingface.co/lllyasviel/misc/resolve/main/"
+_ADAPTERS = "https://huggingface.co/h94/IP-Adapter/resolve/main/sdxl_models/"
+_FACES = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/"
+
+
+def _offer(kind: Kind, folder: str, file: str) -> Offer:
+    return Offer(file=file, kind=kind, source=Source(url=folder + file))
+
+
+COMMON: Mapping[Role, Offer] = {
+    "ImagePrompt": _offer("controlnet", _ADAPTERS, "ip-adapter-plus_sdxl_vit-h.safetensors"),
+    "FaceSwap": _offer("controlnet", _ADAPTERS, "ip-adapter-plus-face_sdxl_vit-h.safetensors"),
+    "PyraCanny": _offer("controlnet", _MISC, "control-lora-canny-rank128.safetensors"),
+    "CPDS": _offer("controlnet", _MISC, "fooocus_xl_cpds_128.safetensors"),
+    "image encoder": _offer("clip_vision", _MISC, "clip_vision_vit_h.safetensors"),
+    "image negative": _offer("controlnet", _MISC, "fooocus_ip_negative.safetensors"),
+    "face detector": _offer("controlnet", _FACES, "detection_Resnet50_Final.pth"),
+}
+"""The helpers that fit all SDXL models, and where they can be fetched."""
+
+
+def partner(role: Role, base: Checkpoint, catalog: Catalog, field: str) -> Weights:
+    """Find the helper of a base model for a role.
+
+    Args:
+        role: What it is for.
+        base: The base model.
+        catalog: What is there.
+        field: The request's field that needs it, for the message.
+
+    Raises:
+        ModelNotFound: the base model has none, or it is not there and cannot be fetched.
+    """
+    kind, own = COMMON[role].kind, dict(base.partners)
+    if role in own:
+        return catalog.weights(kind, own[role], field)
+    if base.is_pocket:
+        raise ModelNotFound(f"{field}: {base.name} has no {role}")
+    file = COMMON[role].file
+    pickled = file.removesuffix(".safetensors") + ".bin"  # as older installations have it
+    is_pickled = catalog.has(kind, pickled) and not catalog.has(kind, file)
+    return catalog.weights(kind, pickled if is_pickled else file, field)
+
+
+def partner_offers() -> Iterator[Offer]:
+    """List the helpers that can be fetched."""
+    yield from COMMON.values()
