@@ -32,6 +32,7 @@ FLOORS = {
     "engine.families": 1,
     "engine.fooocus_dir": 1,
     "engine.library": 2,
+    "engine.partners": 1,
     "engine.net": 1,
     "engine.performance": 1,
     "engine.records": 1,
