@@ -1,0 +1,284 @@
+"""Cross-attention of a UNet that follows images beside the text, without state (design D6).
+
+Each image is projected once to keys and values for every layer (`ImageTokens`). What is told to one UNet call travels with
+the call, so rows with other images, weights and stops go through it together, and nothing is compiled anew for another weight.
+
+Two formulas:
+
+- ``joint``, that of Fooocus: words and images compete in one softmax. With w = weight · C / reference width in a layer of C
+  channels, an image's keys are k · w and its values (v - mean) + mean · w, the mean taken over its tokens.
+- ``separate``, that of IP-Adapter: each image has a softmax of its own, whose answer is added, times the weight.
+
+Source of the second: Ye et al. 2023, https://arxiv.org/abs/2308.06721
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812  torch's own custom
+from torch import Tensor
+
+Formula = Literal["joint", "separate"]
+REFERENCE_WIDTH = 1280
+"""Channels of the layers in which a weight of 1 changes nothing in the joint formula: SDXL's widest."""
+_CROSS = ".attn2.processor"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ImageTokens:
+    """An image as the layers of one UNet attend to it, on its device and in its number format."""
+
+    keys: tuple[Tensor, ...]
+    """For each cross-attention layer, in the order of `image_layers`: (1, tokens, channels of the layer)."""
+    values: tuple[Tensor, ...]
+    """Likewise."""
+
+    @property
+    def count(self) -> int:
+        """How many tokens the image has."""
+        return self.keys[0].shape[1]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImagePrompt:
+    """An image that a picture follows, how strongly and for how long."""
+
+    positive: ImageTokens
+    """The image, for the positive side of guidance."""
+    negative: ImageTokens
+    """What stands for no image on the negative side."""
+    weight: float
+    """How strongly; 0 is off."""
+    stop: float = 1.0
+    """Share of the noise after which it is let go."""
+    formula: Formula = "joint"
+    mask: Tensor | None = None
+    """Where in the picture: (h, w) of the latents, 0 to 1. What the separate formula adds is multiplied by it; in the joint one
+    it multiplies the image's share of the softmax, so that 0 is as if there were no image. None is everywhere."""
+    reference_width: int = REFERENCE_WIDTH
+    """Of the joint formula; it belongs to the adapter."""
+
+    def is_active(self, progress: float) -> bool:
+        """Whether it counts when `progress` (0 to 1) of the noise is gone."""
+        return self.weight != 0 and progress < self.stop
+
+    def tokens(self, *, is_negative: bool) -> Tensor:
+        """Give one side with the weight worked in: (1, tokens, sum of all layers' keys and values)."""
+        return self._weighted_negative if is_negative else self._weighted_positive
+
+    @cached_property
+    def masks(self) -> dict[int, Tensor]:
+        """The mask at each depth of the UNet, by number of queries: (1, queries, 1); empty where there is none."""
+        return {} if self.mask is None else _halved(self.mask, like=self.positive.keys[0])
+
+    @cached_property
+    def _weighted_positive(self) -> Tensor:
+        return self._weighted(self.positive)
+
+    @cached_property
+    def _weighted_negative(self) -> Tensor:
+        return self._weighted(self.negative)
+
+    def _weighted(self, tokens: ImageTokens) -> Tensor:
+        parts: list[Tensor] = []
+        for key, value in zip(tokens.keys, tokens.values, strict=True):
+            parts += self._weigh(key.float(), value.float())
+        return torch.cat(parts, -1).to(tokens.keys[0].dtype)
+
+    def _weigh(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        if self.formula == "separate":
+            return key, value * self.weight
+        weight = self.weight * key.shape[-1] / self.reference_width
+        mean = value.mean(1, keepdim=True)
+        return key * weight, (value - mean) + mean * weight
+
+
+ImageRow = Sequence[tuple[ImagePrompt, bool]]
+"""The active images of one row of a UNet call, of one formula, and whether the row is the negative side."""
+_Told = tuple[Formula, tuple[Tensor, ...], dict[int, Tensor] | None]
+"""Formula, images (joint: one (rows, all tokens, …), separate: one for each image), and masks by number of queries."""
+
+
+class ImageAttention:
+    """Attention processor of one cross-attention layer; without images it is the library's own, to the last bit."""
+
+    def __init__(self, start: int) -> None:
+        """Remember where the layer's keys and values begin in the weighted tokens of an image."""
+        from diffusers.models.attention_processor import AttnProcessor2_0
+
+        self._start = start
+        self._text_only = AttnProcessor2_0()
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        ip_hidden_states: _Told | None = None,
+    ) -> Tensor:
+        """Attend to the text, and to images where there are some.
+
+        Args:
+            attn: The layer.
+            hidden_states: (rows, queries, C).
+            encoder_hidden_states: Text, (rows, tokens, D).
+            attention_mask: Of the text; no UNet of Stable Diffusion has one, and with images it is not looked at.
+            temb: Not used by these layers.
+            ip_hidden_states: What `attention_kwargs` gathered, under a name that the library hands through.
+        """
+        if ip_hidden_states is None:
+            alone: Tensor = self._text_only(
+                attn, hidden_states, encoder_hidden_states, attention_mask, temb
+            )
+            return alone
+        formula, images, masks = ip_hidden_states
+        mask = None if masks is None else masks[hidden_states.shape[1]]
+        query = attn.to_q(hidden_states)
+        text = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        told = [self._part(image, text[0].shape[-1]) for image in images]
+        attend = _attend_jointly if formula == "joint" else _attend_separately
+        attended: Tensor = attn.to_out[0](attend(query, text, told, mask, attn.heads))
+        return attended
+
+    def _part(self, image: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Take this layer's keys and values out of an image's tokens."""
+        keys, values = image.narrow(-1, self._start, 2 * width).chunk(2, -1)
+        return keys, values
+
+
+def attend_images(unet: Any) -> None:
+    """Put `ImageAttention` into all cross-attention layers of a UNet; where it is already nothing happens."""
+    processors, layers = dict(unet.attn_processors), image_layers(unet)
+    if all(isinstance(processors[name], ImageAttention) for name in layers):
+        return
+    start = 0
+    for name, width in layers.items():
+        processors[name] = ImageAttention(start)
+        start += 2 * width
+    unet.set_attn_processor(processors)
+
+
+def image_layers(unet: Any) -> dict[str, int]:
+    """List the cross-attention layers by the names of their processors, with their channels.
+
+    The way down comes first, then the way up, then the middle: the order of the matrices in IP-Adapter files.
+    """
+    return {
+        name: unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+        for name in unet.attn_processors
+        if name.endswith(_CROSS)
+    }
+
+
+def call_key(row: ImageRow) -> Hashable:
+    """Say what rows must have in common to go through the UNet together; a row without images never goes with others."""
+    if not row:
+        return None
+    counts = tuple(_side(prompt, is_negative).count for prompt, is_negative in row)
+    formula = row[0][0].formula
+    masked = next((prompt.mask.shape for prompt, _ in row if prompt.mask is not None), None)
+    return formula, sum(counts) if formula == "joint" else counts, masked
+
+
+def attention_kwargs(rows: Sequence[ImageRow]) -> dict[str, Any] | None:
+    """Gather what a UNet call is told as ``cross_attention_kwargs``.
+
+    Args:
+        rows: The images of each row; all rows have one `call_key`.
+
+    Returns:
+        None where there are no images, so that the call is the same as without this module.
+    """
+    if not any(rows):
+        return None
+    tokens = [[prompt.tokens(is_negative=negative) for prompt, negative in row] for row in rows]
+    formula = rows[0][0][0].formula
+    if formula == "joint":
+        images = (torch.cat([torch.cat(row, 1) for row in tokens]),)
+    else:
+        images = tuple(torch.cat(column) for column in zip(*tokens, strict=True))
+    told: _Told = (formula, images, _gather_masks(rows, formula))
+    return {"ip_hidden_states": told}
+
+
+def _side(prompt: ImagePrompt, is_negative: bool) -> ImageTokens:
+    return prompt.negative if is_negative else prompt.positive
+
+
+def _attend_jointly(
+    query: Tensor,
+    text: tuple[Tensor, Tensor],
+    images: Sequence[tuple[Tensor, Tensor]],
+    shares: Tensor | None,
+    heads: int,
+) -> Tensor:
+    """Attend in one softmax; `shares` are logarithms, (rows, queries, tokens of all images)."""
+    keys, values = (torch.cat(together, 1) for together in zip(text, *images, strict=True))
+    bias = None if shares is None else F.pad(shares, (text[0].shape[1], 0)).unsqueeze(1)
+    return _attend(query, keys, values, heads, bias)
+
+
+def _attend_separately(
+    query: Tensor,
+    text: tuple[Tensor, Tensor],
+    images: Sequence[tuple[Tensor, Tensor]],
+    shares: Tensor | None,
+    heads: int,
+) -> Tensor:
+    """Add a softmax for each image; `shares` are factors, (rows, queries, images)."""
+    attended = _attend(query, *text, heads)
+    for index, image in enumerate(images):
+        added = _attend(query, *image, heads)
+        attended = attended + (added if shares is None else added * shares[..., index, None])
+    return attended
+
+
+def _attend(
+    query: Tensor, keys: Tensor, values: Tensor, heads: int, bias: Tensor | None = None
+) -> Tensor:
+    """Attend with several heads: all (rows, tokens, C), bias (rows, 1, queries, tokens)."""
+    apart = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, keys, values))
+    attended = F.scaled_dot_product_attention(*apart, attn_mask=bias)
+    return attended.transpose(1, 2).flatten(2)
+
+
+def _gather_masks(rows: Sequence[ImageRow], formula: Formula) -> dict[int, Tensor] | None:
+    """Bring the masks of all images together at every depth; images without one are seen everywhere."""
+    prompts = [[prompt for prompt, _ in row] for row in rows]
+    levels = next((prompt.masks for row in prompts for prompt in row if prompt.masks), {})
+    if not levels:
+        return None
+    gathered = {}
+    for queries, level in levels.items():
+        everywhere = torch.ones_like(level)
+        shares = [
+            torch.cat(
+                [
+                    prompt.masks.get(queries, everywhere).expand(
+                        -1, -1, _side(prompt, negative).count if formula == "joint" else 1
+                    )
+                    for prompt, negative in row
+                ],
+                -1,
+            )
+            for row in rows
+        ]
+        factors = torch.cat(shares)
+        gathered[queries] = factors.clamp(0, 1).log() if formula == "joint" else factors
+    return gathered
+
+
+def _halved(mask: Tensor, like: Tensor) -> dict[int, Tensor]:
+    """Resize a mask for every depth of a UNet, each half as large as the one before, rounded up."""
+    height, width = mask.shape
+    levels: dict[int, Tensor] = {}
+    while height * width not in levels:
+        resized = F.interpolate(mask[None, None].float(), (height, width), mode="bicubic")
+        levels[height * width] = resized.reshape(1, -1, 1).to(like)
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return levels
