@@ -13,8 +13,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from engine.conditioning import controls as steering
+from engine.conditioning import image_attention
 from engine.conditioning.branch import Branch
+from engine.conditioning.controls import Control
 from engine.conditioning.freeu import freeu_around
+from engine.conditioning.image_attention import ImagePrompt, attend_images
 from engine.plan import FreeU, Guidance
 from engine.sampling.guidance import Estimates, guide
 from engine.sampling.latent_format import LatentFormat
@@ -64,6 +68,30 @@ class Setup:
     """None where guidance is off."""
     freeu: FreeU | None = None
     seams: Sequence[StepSeam] = ()
+    image_prompts: Sequence[ImagePrompt] = ()
+    """Images that it attends to."""
+    controls: Sequence[Control] = ()
+    """Drawings that steer it."""
+
+    def row(self, x: Tensor, sigma: float, *, is_negative: bool) -> "Row":
+        """Write one side of the question at a noise level: `x` (1, 4, h, w) as the sampler has it."""
+        model = self.denoiser.model
+        timestep = model.levels.timestep(sigma)
+        progress = progress_at(timestep, self.denoiser.dtype)
+        branch = self.negative if is_negative else self.positive
+        assert branch is not None
+        return Row(
+            x=model.scale_input(x, sigma).to(self.denoiser.dtype),
+            timestep=timestep,
+            branch=branch,
+            freeu=self.freeu,
+            images=tuple(
+                (prompt, is_negative) for prompt in self.image_prompts if prompt.is_active(progress)
+            ),
+            controls=steering.active_controls(
+                self.controls, sigma, model.levels, is_negative=is_negative
+            ),
+        )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -106,11 +134,21 @@ class Row:
     timestep: float
     branch: Branch
     freeu: FreeU | None = None
+    images: tuple[tuple[ImagePrompt, bool], ...] = ()
+    """The images that count now, and whether the row is the negative side."""
+    controls: tuple[Control, ...] = ()
+    """The drawings that steer now."""
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What rows must have in common to go through the UNet together, besides the UNet."""
-        return (*self.x.shape, self.branch.context.shape[1], self.freeu)
+        return (
+            *self.x.shape,
+            self.branch.context.shape[1],
+            self.freeu,
+            image_attention.call_key(self.images),
+            steering.call_key(self.controls),
+        )
 
 
 @dataclass(eq=False)
@@ -166,14 +204,12 @@ class Running:
     def rows(self) -> list[Row]:
         """Say what the UNet must be asked: one row, or the negative and the positive."""
         x, sigma, _ = self.asked
-        setup, denoiser = self.setup, self.denoiser
-        for seam in setup.seams:
+        for seam in self.setup.seams:
             x = seam.before(x, sigma)
         self._x = x
-        self._timestep = denoiser.model.levels.timestep(sigma)
-        scaled = denoiser.model.scale_input(x, sigma).to(denoiser.dtype)
-        branches = (setup.negative, setup.positive) if setup.negative else (setup.positive,)
-        return [Row(scaled, self._timestep, branch, setup.freeu) for branch in branches]
+        self._timestep = self.denoiser.model.levels.timestep(sigma)
+        sides = (True, False) if self.setup.negative else (False,)
+        return [self.setup.row(x, sigma, is_negative=side) for side in sides]
 
     def estimates(self, predictions: Sequence[Tensor]) -> Estimates:
         """Read the UNet's answers (in the order of `rows`) as denoised estimates, not yet guided."""
@@ -258,13 +294,26 @@ def step(running: Sequence[Running], *, apart: bool = False) -> int:
 
 def predict(denoiser: Denoiser, rows: Sequence[Row]) -> Tensor:
     """Call the UNet once for rows of one `Row.key`; returns (rows, 4, h, w) in its number format."""
+    x, device = torch.cat([row.x for row in rows]), denoiser.device
     timesteps = torch.tensor([row.timestep for row in rows], dtype=torch.float32)
+    timesteps = timesteps.to(device, non_blocking=True)
+    context = torch.cat([row.branch.context for row in rows])
+    added = _added_conditioning(device, rows)
+    down = middle = None
+    if any(row.controls for row in rows):
+        followed = [row.controls for row in rows]
+        down, middle = steering.residuals(followed, x, timesteps, context, added)
+    if any(row.images for row in rows):
+        attend_images(denoiser.unet)
     with freeu_around(denoiser.unet, rows[0].freeu):
         answer: Tensor = denoiser.unet(
-            torch.cat([row.x for row in rows]),
-            timesteps.to(denoiser.device, non_blocking=True),
-            encoder_hidden_states=torch.cat([row.branch.context for row in rows]),
-            added_cond_kwargs=_added_conditioning(denoiser.device, rows),
+            x,
+            timesteps,
+            encoder_hidden_states=context,
+            cross_attention_kwargs=image_attention.attention_kwargs([row.images for row in rows]),
+            added_cond_kwargs=added,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
             return_dict=False,
         )[0]
     return answer

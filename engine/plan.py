@@ -15,6 +15,7 @@ from engine.catalog import SDXL_NATIVE, Catalog, Checkpoint, read_header
 from engine.errors import InvalidRequest
 from engine.families import Family, require_refiner
 from engine.geometry import Size, nearest_bucket, parse_size
+from engine.image_inputs import ImagePromptType
 from engine.library import Library
 from engine.partners import Role, partner
 from engine.performance import MODES, Mode
@@ -27,7 +28,6 @@ from engine.requests import (
     Advanced,
     Compat,
     ImageAttention,
-    ImagePromptType,
     LoraWeight,
     MetadataScheme,
     OutputFormat,

@@ -4,14 +4,14 @@ Fields carry fal's names. A `Knob` on each says what the page shows and, where f
 the wire binds. Requests are frozen; `engine.plan.plan` turns one into a `Plan`. Knows nothing of models or files.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from engine.errors import InvalidRequest
 from engine.geometry import LATENT_FACTOR, parse_size
+from engine.image_inputs import ImagePrompt, Inpaint, UpscaleOrVary
+from engine.knobs import Knob, RequestPart
 
 Performance = Literal["Quality", "Speed", "Extreme Speed", "Lightning", "Hyper-SD"]
 OutputFormat = Literal["png", "jpeg", "webp"]
@@ -57,7 +57,6 @@ SchedulerName = Literal[
 SwapMethod = Literal["joint", "separate", "vae"]
 MetadataScheme = Literal["pochade", "fooocus", "a1111"]
 Compat = Literal["pochade", "fooocus"]
-ImagePromptType = Literal["ImagePrompt", "PyraCanny", "CPDS", "FaceSwap"]
 ImageAttention = Literal["joint", "separate"]
 
 MAX_SEED = 2**63 - 1
@@ -70,40 +69,13 @@ MAX_LORAS = 32
 """Most LoRAs of a request, those named in the prompt among them."""
 MAX_IMAGE_PROMPTS = 8
 """Most images that a request may follow; the page shows four."""
-SLOT_DEFAULTS: Mapping[ImagePromptType, tuple[float, float]] = {
-    "ImagePrompt": (0.5, 0.6),
-    "PyraCanny": (0.5, 1.0),
-    "CPDS": (0.5, 1.0),
-    "FaceSwap": (0.9, 0.75),
-}
-"""What `ImagePrompt.stop_at` and `ImagePrompt.weight` are where nobody sets them, as in Fooocus."""
 MAX_AREA = 2048 * 2048
 """Largest picture in pixels that may be asked for."""
 MAX_SIDE = 4096
 """Longest side in pixels that may be asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Knob:
-    """What the page shows for a field."""
-
-    label: str
-    """Name on the page."""
-    help: str
-    """One sentence under it."""
-    step: float | None = None
-    """Smallest change of a slider."""
-    wire_default: Any = None
-    """fal's default, where it is another than the page's."""
-    wire_bounds: tuple[float, float] | None = None
-    """fal's range, where it is another than the page's."""
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-
-class LoraWeight(_Request):
+class LoraWeight(RequestPart):
     """One LoRA and how strongly it acts."""
 
     path: Annotated[
@@ -118,7 +90,7 @@ class LoraWeight(_Request):
     ] = 1.0
 
 
-class FreeU(_Request):
+class FreeU(RequestPart):
     """FreeU, version 2 (Si et al. 2023, https://arxiv.org/abs/2309.11497): the decoder's features against its skips."""
 
     b1: Annotated[
@@ -135,44 +107,7 @@ class FreeU(_Request):
     ] = 0.95
 
 
-class ImagePrompt(_Request):
-    """One image that the picture follows."""
-
-    image: Annotated[
-        str,
-        Field(pattern=r"^[0-9a-f]{64}$"),
-        Knob("Image", "What the picture follows."),
-    ]
-    """The sha256, in hex, of a file that is sent along with the request."""
-    type: Annotated[
-        ImagePromptType,
-        Knob(
-            "Type",
-            "ImagePrompt takes look and content, PyraCanny outlines, CPDS light and depth, FaceSwap the face.",
-        ),
-    ] = "ImagePrompt"
-    stop_at: Annotated[
-        float | None,
-        Field(ge=0, le=1),
-        Knob("Stop at", "Share of the steps after which it is let go.", 0.001, 0.5),
-    ] = None
-    weight: Annotated[
-        float | None,
-        Field(ge=0, le=2),
-        Knob("Weight", "How strongly it is followed; 0 is off.", 0.001, 1.0),
-    ] = None
-
-    @property
-    def settled(self) -> tuple[float, float]:
-        """`stop_at` and `weight`, the type's own where they are not set."""
-        stop_at, weight = SLOT_DEFAULTS[self.type]
-        return (
-            stop_at if self.stop_at is None else self.stop_at,
-            weight if self.weight is None else self.weight,
-        )
-
-
-class Advanced(_Request):
+class Advanced(RequestPart):
     """What Fooocus can do beyond fal's fields. Unknown keys are refused."""
 
     base_model: Annotated[
@@ -287,7 +222,7 @@ class Advanced(_Request):
     )
 
 
-class TextRequest(_Request):
+class TextRequest(RequestPart):
     """A picture from words alone."""
 
     prompt: Annotated[
@@ -373,6 +308,12 @@ class TextRequest(_Request):
         Field(max_length=MAX_IMAGE_PROMPTS),
         Knob("Image prompts", "Images that the picture follows."),
     ] = ()
+    inpaint: Annotated[Inpaint | None, Knob("Inpaint", "A picture that is repainted in part.")] = (
+        None
+    )
+    upscale_or_vary: Annotated[
+        UpscaleOrVary | None, Knob("Upscale or vary", "A picture that is varied or enlarged.")
+    ] = None
     seed: Annotated[
         int | None,
         Field(ge=0, le=MAX_SEED),
@@ -398,6 +339,15 @@ class TextRequest(_Request):
             )
         return str(size)
 
+    @field_validator("upscale_or_vary")
+    @classmethod
+    def _starts_once(
+        cls, value: UpscaleOrVary | None, info: ValidationInfo
+    ) -> UpscaleOrVary | None:
+        if value is not None and info.data.get("inpaint") is not None:
+            raise ValueError("expected nothing beside inpaint, got both")
+        return value
+
     @classmethod
     def parse(cls, values: object) -> Self:
         """Check `values` (a mapping of field names) and freeze them.
@@ -409,24 +359,6 @@ class TextRequest(_Request):
             return cls.model_validate(values)
         except ValidationError as error:
             raise _first_problem(error) from error
-
-
-def knob(model: type[BaseModel], name: str) -> Knob:
-    """Find the `Knob` of one field."""
-    return next(item for item in model.model_fields[name].metadata if isinstance(item, Knob))
-
-
-def choices(model: type[BaseModel], name: str) -> tuple[str, ...]:
-    """List the values of a field that is a choice, in display order."""
-    return get_args(model.model_fields[name].annotation)
-
-
-def bounds(model: type[BaseModel], name: str) -> tuple[float, float]:
-    """Read the page's range of a numeric field."""
-    facts = model.model_fields[name].metadata
-    low = next(fact.ge for fact in facts if hasattr(fact, "ge"))
-    high = next(fact.le for fact in facts if hasattr(fact, "le"))
-    return low, high
 
 
 def _first_problem(error: ValidationError) -> InvalidRequest:

@@ -32,6 +32,8 @@ FLOORS = {
     "engine.families": 1,
     "engine.fooocus_dir": 1,
     "engine.library": 2,
+    "engine.image_inputs": 1,
+    "engine.knobs": 1,
     "engine.partners": 1,
     "engine.net": 1,
     "engine.performance": 1,

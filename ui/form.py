@@ -14,7 +14,7 @@ from gradio.blocks import Block
 from pydantic import BaseModel
 
 from engine import InvalidRequest, TextRequest
-from engine.requests import bounds, choices, knob
+from engine.knobs import bounds, choices, knob
 from ui.notations import NOTATIONS, good_rows
 from ui.theme import island
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.requests import MAX_LORAS, MAX_STYLES, LoraWeight, bounds
+from engine.knobs import bounds
+from engine.requests import MAX_LORAS, MAX_STYLES, LoraWeight
 
 ROWS = 5
 """Rows for LoRAs that the page shows at least."""

@@ -9,7 +9,8 @@ import gradio as gr
 
 from engine import TextRequest
 from engine.geometry import LATENT_FACTOR
-from engine.requests import MAX_LORAS, MAX_SIDE, MAX_STYLES, LoraWeight, bounds, knob
+from engine.knobs import bounds, knob
+from engine.requests import MAX_LORAS, MAX_SIDE, MAX_STYLES, LoraWeight
 from ui.form import Part, component, drawn
 from ui.lists import modes
 from ui.saved_presets import MAX_NAME

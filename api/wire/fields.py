@@ -7,7 +7,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from engine.requests import TextRequest, knob
+from engine.knobs import knob
+from engine.requests import TextRequest
 
 NULLABLE: JsonDict = {"nullable": True}
 """Marks the fields for which fal's document says that they may be null; ours may be null wherever they are optional."""

@@ -23,9 +23,10 @@ from engine import (
     request_of,
 )
 from engine.catalog import Source, Weights
+from engine.knobs import bounds, choices
 from engine.plan import only_image
 from engine.prompt.styles import Style
-from engine.requests import MAX_SEED, Advanced, FreeU, LoraWeight, bounds, choices
+from engine.requests import MAX_SEED, Advanced, FreeU, LoraWeight
 
 POCKET = Checkpoint(
     name="pocket",

@@ -4,7 +4,8 @@ import gradio as gr
 import pytest
 
 from engine import Catalog, InvalidRequest, Library, TextRequest
-from engine.requests import MAX_SEED, Advanced, FreeU, LoraWeight, bounds, knob
+from engine.knobs import bounds, knob
+from engine.requests import MAX_SEED, Advanced, FreeU, LoraWeight
 from tests.ui.studios import LORAS, OWN, POCKET, VAE, in_event_loop
 from ui.form import Form, flat, nested
 from ui.notations import ROWS

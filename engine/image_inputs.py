@@ -1,0 +1,137 @@
+"""The parts of a request that bring pictures: to follow, to repaint, to vary or to enlarge.
+
+A picture is named by the sha256 of its file, which is sent along with the request. Of two pictures in one place a mask may
+have any size; it is stretched to its picture.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from engine.knobs import Knob, RequestPart
+
+ImagePromptType = Literal["ImagePrompt", "PyraCanny", "CPDS", "FaceSwap"]
+InpaintMode = Literal[
+    "Inpaint or Outpaint (default)",
+    "Improve Detail (face, hand, eyes, etc.)",
+    "Modify Content (add objects, change background, etc.)",
+]
+InpaintEngine = Literal["None", "v1", "v2.5", "v2.6"]
+Side = Literal["Left", "Right", "Top", "Bottom"]
+UpscaleOrVaryMethod = Literal[
+    "Vary (Subtle)", "Vary (Strong)", "Upscale (1.5x)", "Upscale (2x)", "Upscale (Fast 2x)"
+]
+Picture = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""The sha256, in hex, of a file that is sent along."""
+
+MAX_ADDITIONAL = 10_000
+"""Longest additional prompt in characters."""
+SLOT_DEFAULTS: Mapping[ImagePromptType, tuple[float, float]] = {
+    "ImagePrompt": (0.5, 0.6),
+    "PyraCanny": (0.5, 1.0),
+    "CPDS": (0.5, 1.0),
+    "FaceSwap": (0.9, 0.75),
+}
+"""What `ImagePrompt.stop_at` and `ImagePrompt.weight` are where nobody sets them, as in Fooocus."""
+
+
+class ImagePrompt(RequestPart):
+    """One image that the picture follows."""
+
+    image: Annotated[Picture, Knob("Image", "What the picture follows.")]
+    type: Annotated[
+        ImagePromptType,
+        Knob(
+            "Type",
+            "ImagePrompt takes look and content, PyraCanny outlines, CPDS light and depth, FaceSwap the face.",
+        ),
+    ] = "ImagePrompt"
+    stop_at: Annotated[
+        float | None,
+        Field(ge=0, le=1),
+        Knob("Stop at", "Share of the steps after which it is let go.", 0.001, 0.5),
+    ] = None
+    weight: Annotated[
+        float | None,
+        Field(ge=0, le=2),
+        Knob("Weight", "How strongly it is followed; 0 is off.", 0.001, 1.0),
+    ] = None
+
+    @property
+    def settled(self) -> tuple[float, float]:
+        """`stop_at` and `weight`, the type's own where they are not set."""
+        stop_at, weight = SLOT_DEFAULTS[self.type]
+        return (
+            stop_at if self.stop_at is None else self.stop_at,
+            weight if self.weight is None else self.weight,
+        )
+
+
+class Inpaint(RequestPart):
+    """A picture that is repainted in part, or painted beyond its sides.
+
+    The five settings from `disable_initial_latent` on are the mode's own where they are not set.
+    """
+
+    image: Annotated[Picture, Knob("Picture", "What is repainted.")]
+    mask: Annotated[
+        Picture | None, Knob("Mask", "Where it is repainted: white; stretched to the picture.")
+    ] = None
+    mode: Annotated[InpaintMode, Knob("Method", "What the repainting is for.")] = (
+        "Inpaint or Outpaint (default)"
+    )
+    additional_prompt: Annotated[
+        str,
+        Field(max_length=MAX_ADDITIONAL),
+        Knob("Additional prompt", "What to paint there; stands before the prompt."),
+    ] = ""
+    outpaint: Annotated[
+        tuple[Side, ...],
+        Field(max_length=4),
+        Knob("Paint beyond", "Sides at which the picture grows by three tenths."),
+    ] = ()
+    disable_initial_latent: Annotated[
+        bool | None, Knob("Start from noise", "Forget what was there before.")
+    ] = None
+    engine: Annotated[
+        InpaintEngine | None, Knob("Inpaint engine", "The patch that helps to repaint.")
+    ] = None
+    strength: Annotated[
+        float | None,
+        Field(gt=0, le=1),
+        Knob("Strength", "Share of the noise: 1 paints anew, less keeps more.", 0.001),
+    ] = None
+    respective_field: Annotated[
+        float | None,
+        Field(ge=0, le=1),
+        Knob("Respective field", "How much around the mask is looked at; 1 is all.", 0.001),
+    ] = None
+    erode_or_dilate: Annotated[
+        int,
+        Field(ge=-64, le=64),
+        Knob("Grow the mask", "Pixels by which it grows; below 0 it shrinks.", 1),
+    ] = 0
+    invert_mask: Annotated[bool, Knob("Invert the mask", "Repaint what is black in it.")] = False
+
+    @field_validator("outpaint")
+    @classmethod
+    def _are_unlike(cls, value: tuple[Side, ...]) -> tuple[Side, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"expected each side once, got {', '.join(value)}")
+        return value
+
+
+class UpscaleOrVary(RequestPart):
+    """A picture that is varied or enlarged."""
+
+    image: Annotated[Picture, Knob("Picture", "What is varied or enlarged.")]
+    method: Annotated[
+        UpscaleOrVaryMethod,
+        Knob("Method", "Vary paints it again; Upscale makes it larger, Fast without painting."),
+    ] = "Vary (Strong)"
+    strength: Annotated[
+        float | None,
+        Field(gt=0, le=1),
+        Knob("Strength", "Share of the noise; empty leaves it to the method.", 0.001),
+    ] = None
