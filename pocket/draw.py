@@ -129,12 +129,13 @@ def second_stripe(name: str) -> Plane:
     return colour + share * (1 - colour)
 
 
-def _grid(count: int, width: int, height: int) -> tuple[Plane, Plane]:
-    x = np.arange(width, dtype=np.float32) + 0.5
-    y = np.arange(height, dtype=np.float32) + 0.5
+def _grid(count: int, width: int, height: int, scale: int) -> tuple[Plane, Plane]:
+    """Where the middle of each pixel lies on the drawing at its own size."""
+    x = (np.arange(width * scale, dtype=np.float32) + np.float32(0.5)) / np.float32(scale)
+    y = (np.arange(height * scale, dtype=np.float32) + np.float32(0.5)) / np.float32(scale)
     return (
-        np.broadcast_to(x, (count, height, width)),
-        np.broadcast_to(y[:, None], (count, height, width)),
+        np.broadcast_to(x, (count, len(y), len(x))),
+        np.broadcast_to(y[:, None], (count, len(y), len(x))),
     )
 
 
@@ -155,7 +156,9 @@ def background(scenes: Sequence[Scene], height: int) -> Plane:
     return lit[..., None].astype(np.float32)
 
 
-def _fill(scenes: Sequence[Scene], poses: Sequence[_Pose], gx: Plane, gy: Plane) -> Plane:
+def _fill(
+    scenes: Sequence[Scene], poses: Sequence[_Pose], gx: Plane, gy: Plane, scale: int
+) -> Plane:
     """(N, 3, H, W): the object's own surface, striped and shaded where its style says so."""
     first = np.stack([_colour(s.colour) for s in scenes])[:, :, None, None]
     fill = np.broadcast_to(first, (len(scenes), 3, *gx.shape[1:])).copy()
@@ -165,7 +168,7 @@ def _fill(scenes: Sequence[Scene], poses: Sequence[_Pose], gx: Plane, gy: Plane)
         along = gx[striped] * np.cos(tilt) + gy[striped] * np.sin(tilt)
         wave = along / np.float32(2 * _STRIPE) + _column([poses[i].phase for i in striped])
         edge = (np.abs((wave % 1) - np.float32(0.5)) - np.float32(0.25)) * np.float32(2 * _STRIPE)
-        mix = np.clip(edge + np.float32(0.5), 0, 1)[:, None]
+        mix = np.clip(edge * np.float32(scale) + np.float32(0.5), 0, 1)[:, None]
         second = np.stack([second_stripe(scenes[i].colour) for i in striped])[:, :, None, None]
         fill[striped] = first[striped] * (1 - mix) + second * mix
     shaded = [i for i, s in enumerate(scenes) if s.style == "shaded"]
@@ -200,7 +203,12 @@ def _distance(scenes: Sequence[Scene], poses: Sequence[_Pose], gx: Plane, gy: Pl
 
 
 def draw(
-    scenes: Sequence[Scene], rng: np.random.Generator, *, width: int = 128, height: int = 128
+    scenes: Sequence[Scene],
+    rng: np.random.Generator,
+    *,
+    width: int = 128,
+    height: int = 128,
+    scale: int = 1,
 ) -> NDArray[np.uint8]:
     """Draw one picture for each scene.
 
@@ -209,9 +217,10 @@ def draw(
         rng: Source of the jitter; the same state gives the same pixels.
         width: Pixels, at least 32.
         height: Pixels, at least 32.
+        scale: How many times as large the same drawing is made, with edges as sharp as at its own size.
 
     Returns:
-        (N, height, width, 3) uint8, sRGB.
+        (N, height·scale, width·scale, 3) uint8, sRGB.
 
     Raises:
         ValueError: There is no scene.
@@ -219,15 +228,15 @@ def draw(
     if not scenes:
         raise ValueError("scenes: expected at least one, got none")
     poses = [_pose(scene, width, height, rng) for scene in scenes]
-    gx, gy = _grid(len(scenes), width, height)
-    distance = _distance(scenes, poses, gx, gy)[:, None]
-    picture = _fill(scenes, poses, gx, gy)
+    gx, gy = _grid(len(scenes), width, height, scale)
+    distance = _distance(scenes, poses, gx, gy)[:, None] * np.float32(scale)
+    picture = _fill(scenes, poses, gx, gy, scale)
     outlined = [i for i, s in enumerate(scenes) if s.style == "outlined"]
     if outlined:
         line = np.stack([outline_colour(scenes[i]) for i in outlined])[:, :, None, None]
-        mix = np.clip(distance[outlined] + np.float32(0.5 - _OUTLINE[0]), 0, 1)
+        mix = np.clip(distance[outlined] + np.float32(0.5 - scale * _OUTLINE[0]), 0, 1)
         picture[outlined] = picture[outlined] * (1 - mix) + line * mix
-        distance[outlined] -= np.float32(_OUTLINE[1])
+        distance[outlined] -= np.float32(scale * _OUTLINE[1])
     inside = np.clip(np.float32(0.5) - distance, 0, 1)
-    picture = picture * inside + background(scenes, height) * (1 - inside)
+    picture = picture * inside + background(scenes, height * scale) * (1 - inside)
     return np.asarray((picture.transpose(0, 2, 3, 1) * 255 + 0.5).clip(0, 255), np.uint8)
