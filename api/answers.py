@@ -16,7 +16,7 @@ from engine import EngineError, InvalidRequest
 
 NO_BILL = {"x-fal-billable-units": "0"}
 MAX_SHOWN = 1000
-"""Longest text of an input that an answer repeats."""
+"""How much of an input an answer repeats, in characters."""
 MAX_PROBLEMS = 50
 """Most faults that one answer names."""
 RETRY_AFTER_S = 5
@@ -92,7 +92,7 @@ def of_validation(error: ValidationError) -> Answer:
         problem(
             item["loc"], item["msg"], item["type"], input=shown(item["input"]), **_context(item)
         )
-        for item in error.errors(include_url=False)
+        for item in error.errors(include_url=False)[:MAX_PROBLEMS]
     )
 
 
@@ -136,16 +136,11 @@ def cancelled() -> Answer:
 
 
 def shown(value: object) -> Any:
-    """Repeat a part of the input, with long texts cut and long lists shortened."""
+    """Repeat a part of the input in JSON types; of a long one, the beginning of what it is written as."""
     if isinstance(value, str):
         return value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "…"
-    if isinstance(value, dict):
-        return {str(key)[:100]: shown(item) for key, item in list(value.items())[:100]}
-    if isinstance(value, list | tuple):
-        return [shown(item) for item in value[:100]]
-    if isinstance(value, int) and abs(value) > 2**63:
-        return float(value) if abs(value) < 1e300 else "a very large number"
-    return value if isinstance(value, int | float | None) else repr(value)[:MAX_SHOWN]
+    text = json.dumps(value, default=repr)
+    return json.loads(text) if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
 
 
 def _context(item: Any) -> dict[str, Any]:

@@ -1,43 +1,50 @@
 """Bodies of requests: read whole, as JSON that everything behind can hold."""
 
 import json
+import math
+import re
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from starlette.requests import Request
-
-from api.answers import Refused, problem, unprocessable, unreadable
+from api.answers import Refused, unreadable
 
 MAX_KEPT = 65_536
 """Longest text in characters that is kept of a body."""
-MAX_DIGITS = 400
-"""Longest number."""
-
-
-async def read_bytes(request: Request) -> bytes:
-    """Read a body whole; how long it may be, `api.limits` says."""
-    return await request.body()
+MAX_DIGITS = 308
+"""Longest number; any such one is in the range of a float."""
+MAX_VALUES = 50_000
+"""Most values in a body: each takes far more memory than the characters that it is written in."""
+MAX_DEPTH = 64
+"""Deepest nesting."""
+TOO_DEEP = f"JSON decode error: expected at most {MAX_DEPTH} levels"
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json(data: bytes) -> Any:
-    """Read JSON.
+    """Read JSON; no body at all is the same as an empty object.
 
     Raises:
-        Refused: it is none, nests too deep, or holds what cannot be written down.
+        Refused: it is none, is too large or nests too deep, or holds what cannot be written down.
     """
-    if not data:
-        raise Refused(unprocessable([problem([], "Field required", "missing", input=None)]))
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise Refused(unreadable(f"JSON decode error: expected at most {MAX_VALUES} values"))
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_number, parse_int=_whole)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        value = json.loads(
+            text or "{}", parse_constant=_no_number, parse_int=_whole, parse_float=_finite
+        )
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError:
         raise Refused(unreadable(f"JSON decode error: <binary {len(data)} bytes>")) from None
     except UnicodeEncodeError:
         raise Refused(unreadable("JSON decode error: half a surrogate pair")) from None
     except RecursionError:
-        raise Refused(unreadable("JSON decode error: nested too deep")) from None
+        raise Refused(unreadable(TOO_DEEP)) from None
     except ValueError as error:
         raise Refused(unreadable(f"JSON decode error: {str(error)[:200]}")) from None
+    if _is_deep(value):
+        raise Refused(unreadable(TOO_DEEP))
     return value
 
 
@@ -46,12 +53,25 @@ def kept(value: object) -> str:
     return json.dumps(_without_files(value))[:MAX_KEPT]
 
 
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for outer in level for item in _inside(outer)]
+    return bool(level)
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
 def _without_files(value: object) -> object:
     if isinstance(value, dict):
         return {key: _without_files(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_files(item) for item in value]
-    if isinstance(value, str) and value.startswith("data:"):
+    if isinstance(value, str) and value[:5].lower() == "data:":
         return value[: value.find(",") + 1][:100] + "…"
     return value
 
@@ -64,3 +84,10 @@ def _whole(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise ValueError(f"expected a number of at most {MAX_DIGITS} digits")
     return int(text)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("expected a number within the range of a float")
+    return number

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from api.addresses import base_of
 from api.answers import KINDS, Refused, flat
-from api.bodies import kept, read_bytes, read_json
+from api.bodies import kept, read_json
 from api.callers import caller
 from api.settings import Api
 from api.translate import translate
@@ -61,7 +61,7 @@ async def read_call(request: Request, api: Api, endpoint: Endpoint) -> Asked:
         start_within_s=_timeout(headers),
         webhook=_webhook(query.get("fal_webhook"), api.limits.url_chars),
         max_queue=_max_queue(query.get("fal_max_queue_length")),
-        body=await read_bytes(request),
+        body=await request.body(),
     )
 
 

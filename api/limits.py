@@ -40,8 +40,6 @@ class Limits:
     """Longest side of an image in pixels."""
     download_s: float = 30.0
     """Longest time in seconds to fetch an image."""
-    text_chars: int = 20_000
-    """Longest prompt."""
     url_chars: int = 8192
     """Longest address."""
     loras: int = 5
