@@ -12,6 +12,7 @@ from starlette.requests import Request
 from engine import Catalog, Library
 from engine.presets import Preset
 from jobs import Jobs
+from ui.image_input import Uploads
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Studio:
     """Reads the library anew from the disk; None where it never changes."""
     presets_dir: Path | None = None
     """Where presets go that are saved on the page; None where none can be."""
+    uploads: Uploads | None = None
+    """Keeps the pictures that visitors bring; None where they can bring none."""
     owner_of: Callable[[Request], str] = lambda request: "local"
     """Names whose jobs and pictures a visitor sees."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)

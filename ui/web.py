@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from engine import EngineError, Event, InvalidRequest
 from jobs import ImageView, JobView
 from ui.dropped import Dropped, read_pasted, read_picture
+from ui.image_input import MAX_BYTES, Upload, Uploads
 from ui.lists import lists, style_groups
 from ui.saved_presets import own_presets
 from ui.studio import Studio
@@ -55,6 +56,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
         "images": pages.history,
         "images/{image}/thumbnail": pages.thumbnail,
         "images/{image}/file": pages.file,
+        "inputs/{name}": pages.input,
         "lists": pages.lists,
         "styles": pages.styles,
         "static/{name}": pages.static,
@@ -66,6 +68,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
         "images/restore": pages.restore,
         "refresh": pages.refresh,
         "read": pages.read,
+        "inputs": pages.take_input,
     }
     return [
         *(
@@ -181,12 +184,32 @@ class _Pages:
         fields = {**found.fields, **_safe_seed(found.fields)}
         return _json({"kind": found.kind, "fields": fields, "notes": found.notes})
 
+    def input(self, request: Request) -> Response:
+        """Hand back a picture that this visitor sent."""
+        try:
+            found = self._uploads().find(request.path_params["name"], self._owner(request))
+        except InvalidRequest as error:
+            return _json({"detail": str(error)}, 404)
+        headers = {"Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"}
+        return FileResponse(found.path, media_type=found.media_type, headers=headers)
+
+    async def take_input(self, request: Request) -> Response:
+        """Take in a picture to work on, as the bytes of its file."""
+        uploads, owner = self._uploads(), self._owner(request)
+        data = await _body(request, "picture", MAX_BYTES)
+        return _json(_input_facts(await run_in_threadpool(uploads.save, data, owner)))
+
     def static(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in self._files:
             return _json({"detail": "static: no file of that name"}, 404)
         data, media_type = self._files[name]
         return _bytes(data, media_type, "no-cache")
+
+    def _uploads(self) -> Uploads:
+        if self._studio.uploads is None:
+            raise InvalidRequest("picture", "this studio takes none")
+        return self._studio.uploads
 
     def _owner(self, request: Request) -> str:
         return self._studio.owner_of(request)
@@ -297,6 +320,10 @@ def _studio_facts(studio: Studio) -> dict[str, Any]:
         "summary": base.summary,
         "examples": list(base.examples),
     }
+
+
+def _input_facts(upload: Upload) -> dict[str, Any]:
+    return {"name": upload.name, "width": upload.width, "height": upload.height}
 
 
 def _json(content: Any, status: int = 200) -> Response:

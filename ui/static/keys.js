@@ -1,6 +1,7 @@
 // The keyboard: one table of what each key does.
 
 import { el, layer } from "./dom.js";
+import { SHEET as SKETCHING } from "./sketch_keys.js";
 import { weigh } from "./weights.js";
 import { watcher } from "./watcher.js";
 
@@ -21,7 +22,8 @@ export function keys() {
 
 // Shows the table.
 export function sheet() {
-  const rows = SHEET.flatMap(([key, meaning]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, meaning)]);
+  const isSketching = document.querySelector(".sketch_frame");
+  const rows = [...SHEET, ...(isSketching ? SKETCHING : [])].flatMap(([key, meaning]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, meaning)]);
   const dialog = el("dialog", { id: "sheet", "aria-label": "Keyboard shortcuts" },
     el("h2", {}, "Keyboard shortcuts"), el("dl", {}, ...rows),
     el("button", { type: "button", onclick: () => dialog.close() }, "Close"));

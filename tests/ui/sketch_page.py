@@ -1,0 +1,86 @@
+"""A page with a mask sketcher on a real queue, to test it and, with ``python -m tests.ui.sketch_page [PORT]``, to look at it."""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import gradio as gr
+
+import ui
+from engine import TextRequest, plan
+from tests.ui.studios import full_library, open_jobs
+from ui.image_input import Uploads
+from ui.sketcher import read_sketch, sketcher, write_sketch
+from ui.theme import island
+
+
+class SketchPage:
+    """The running page: *Generate* queues a job with what is on the sketcher."""
+
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        self.jobs = open_jobs(folder)
+        self.uploads = Uploads(folder / "uploads")
+        self.studio = ui.Studio(jobs=self.jobs, library=full_library(), uploads=self.uploads)
+        self.asked: list[dict[str, bytes]] = []
+        self.demo = self._build()
+        _, self.address, _ = self.demo.launch(
+            **ui.launch_options(),
+            server_name="127.0.0.1",
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            app_kwargs={"routes": ui.routes(self.studio)},
+        )
+
+    def _build(self) -> gr.Blocks:
+        with gr.Blocks(analytics_enabled=False, fill_width=True) as demo:
+            island("masthead.js", "masthead")
+            with gr.Tabs(elem_id="tabs"):
+                with gr.Tab("Inpaint"):
+                    part = sketcher("sketch")
+                    gr.Textbox(elem_id="prompt", show_label=False)
+                    with gr.Row():
+                        generate = gr.Button("Generate", elem_id="generate", variant="primary")
+                        flip = gr.Button("Show another mask", elem_id="show")
+                    answer = gr.Textbox(elem_id="answer", show_label=False)
+                with gr.Tab("Other"):
+                    gr.Markdown("Another tab")
+            generate.click(self._submit, part, answer, show_progress="hidden")
+            flip.click(self._show, part, part, show_progress="hidden")
+        return demo
+
+    def _submit(self, value: str) -> str:
+        sketch = read_sketch(value, self.uploads, "local")
+        inputs = {name: path.read_bytes() for name, path in sketch.paths().items()} if sketch else {}
+        wanted = plan(TextRequest(prompt="changed", num_images=1), self.studio.library, seed=1)
+        self.jobs.submit(wanted, inputs=inputs)
+        self.asked.append(inputs)
+        return f"queued {len(self.asked)}"
+
+    def _show(self, value: str) -> str:
+        """Answer with the left half of the picture as its mask."""
+        import io
+
+        from PIL import Image
+
+        sketch = read_sketch(value, self.uploads, "local")
+        assert sketch is not None
+        file = io.BytesIO()
+        mask = Image.new("L", (sketch.image.width, sketch.image.height))
+        mask.paste(255, (0, 0, sketch.image.width // 2, sketch.image.height))
+        mask.save(file, "PNG")
+        return write_sketch(sketch.image, self.uploads.save(file.getvalue(), "local"))
+
+    def close(self) -> None:
+        self.demo.close()
+        self.jobs.close()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        page = SketchPage(Path(place), int([*sys.argv[1:], "7861"][0]))
+        try:
+            time.sleep(1e9)
+        except KeyboardInterrupt:
+            page.close()
