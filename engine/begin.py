@@ -2,14 +2,24 @@
 
 import torch
 
+from engine.guides import NOTHING, Followed
 from engine.loop import Running, Setup
 from engine.passes import Course, Refining, begin
 from engine.plan import ImagePlan, Plan, Refiner
 from engine.warm import WarmModel, WarmRefiner
 
 
-def begin_image(model: WarmModel, plan: Plan, image: ImagePlan) -> Running:
-    """Encode the texts of one image, draw its noise and start its sampler."""
+def begin_image(
+    model: WarmModel, plan: Plan, image: ImagePlan, followed: Followed = NOTHING
+) -> Running:
+    """Encode the texts of one image, draw its noise and start its sampler.
+
+    Args:
+        model: The weights that the plan needs.
+        plan: Of the job.
+        image: One of its images.
+        followed: What all images of the job follow.
+    """
     sampling = plan.sampling
     course = Course(
         sampler=sampling.sampler,
@@ -22,7 +32,14 @@ def begin_image(model: WarmModel, plan: Plan, image: ImagePlan) -> Running:
         alone=plan.deterministic,
     )
     positive, negative = model.encoder.branches(plan, image)
-    setup = Setup(model.denoiser(sampling.scheduler), positive, negative, plan.freeu)
+    setup = Setup(
+        model.denoiser(sampling.scheduler),
+        positive,
+        negative,
+        plan.freeu,
+        image_prompts=followed.image_prompts,
+        controls=followed.controls,
+    )
     latents = torch.zeros(1, 4, plan.sample_size.latent.height, plan.sample_size.latent.width)
     refining = None
     if plan.refiner is not None and model.refiner is not None:

@@ -177,7 +177,7 @@ class Engine:
         weights = self._weights_of(plan)
         checker = self._safety.find(self._palette.catalog, plan)
         needed = weights if checker is None else [*weights, checker]
-        work = self._works[job_id] = Work(plan, fetches=self._fetches.start(needed))
+        work = self._works[job_id] = Work(plan, inputs, self._fetches.start(needed))
         if not work.fetches and not self._palette.has_base(plan.base_model):
             work.outbox.append(Progress(stage="loading"))
 
@@ -293,7 +293,8 @@ class Engine:
             self._hashes.prefetch(item.path for item in self._weights_of(work.plan))
         index = work.waiting[0]
         image = self._expanded(work, index)
-        work.running[index] = begin_image(model, work.plan, image)
+        followed = model.guides.follow(self._palette.catalog, work.plan, work.pictures)
+        work.running[index] = begin_image(model, work.plan, image, followed)
         work.waiting.pop(0)
         work.timings["load"] += loaded - started
         work.timings["encode"] += time.monotonic() - loaded

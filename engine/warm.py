@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.catalog import Catalog, Checkpoint, Weights
 from engine.errors import InvalidRequest, ModelIncompatible
+from engine.guides import Guides
 from engine.library import INTERPOSER
 from engine.loop import Denoiser
 from engine.models.checkpoints import LoadedModel, load_checkpoint
@@ -99,6 +100,8 @@ class WarmModel:
     preview: PreviewDecoder
     vae: Any
     """The `AutoencoderKL` that decodes: the base model's own, or the one that was asked for."""
+    guides: Guides
+    """What its images can follow."""
     vae_name: str | None = None
     refiner: WarmRefiner | None = None
 
@@ -132,7 +135,11 @@ class WarmModel:
 
 
 def warm_up(
-    checkpoint: Checkpoint, device: torch.device, find_embedding: Callable[[str], Path | None]
+    checkpoint: Checkpoint,
+    device: torch.device,
+    find_embedding: Callable[[str], Path | None],
+    *,
+    allow_pickle: bool = False,
 ) -> WarmModel:
     """Load a base model onto `device` and derive the rest.
 
@@ -151,6 +158,7 @@ def warm_up(
         encoder=PromptEncoder(loaded, find_embedding),
         preview=preview_decoder(loaded.preview_decoder, loaded.vae),
         vae=loaded.vae,
+        guides=Guides(loaded.unet, allow_pickle=allow_pickle),
     )
 
 
@@ -208,7 +216,10 @@ class Palette:
             self._model = self._needs = None  # first, so that two never lie in memory together
             give_back_memory()
             self._model = warm_up(
-                self.catalog.checkpoint(base_model), self._device, self._find_embedding
+                self.catalog.checkpoint(base_model),
+                self._device,
+                self._find_embedding,
+                allow_pickle=self._allow_pickle,
             )
         return self.model
 
@@ -217,6 +228,8 @@ class Palette:
         report = model.patcher.use(patches)
         if report.changed - {"unet"}:
             model.encoder.forget()
+        if "unet" in report.changed:
+            model.guides.refresh()
         if report.changed and not patches:
             give_back_memory()
         if report.changed:

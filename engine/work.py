@@ -2,8 +2,9 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from engine.errors import EngineError
 from engine.events import Event, Failed, Finished, ImageReady, ImageSkipped, Progress, Stopped
@@ -18,6 +19,8 @@ class Work:
 
     plan: Plan
     """Grows the words of an expansion model as images start."""
+    pictures: Mapping[str, Path] = field(default_factory=dict)
+    """Files that were sent along, by the names that the plan uses."""
     fetches: list[Fetch] = field(default_factory=list)
     """Files that are on their way."""
     waiting: list[int] = field(default_factory=list)

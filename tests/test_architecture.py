@@ -21,6 +21,7 @@ FLOORS = {
     "engine.passes": 5,
     "engine.begin": 5,
     "engine.fetching": 5,
+    "engine.guides": 5,
     "engine.warm": 5,
     "engine.work": 5,
     "engine.stages": 4,

@@ -1,0 +1,38 @@
+"""From a picture to the drawing that a ControlNet is shown."""
+
+import torch
+from torch import Tensor
+
+from engine.conditioning.preprocess.hint import resize_hint
+from engine.geometry import Size
+from engine.image_inputs import ImagePromptType
+from engine.plan import ImagePrompts
+from engine.stages.pixels import Pixels, cover, to_rgb
+
+
+def draw(pixels: Pixels, kind: ImagePromptType, size: Size, asked: ImagePrompts) -> Pixels:
+    """Draw what a ControlNet looks at: the preprocessed picture, or itself where that is to be skipped.
+
+    Args:
+        pixels: The picture: grey, RGB or RGBA.
+        kind: ``PyraCanny`` or ``CPDS``.
+        size: Of the picture to paint; the drawing covers it.
+        asked: The settings that all image prompts share.
+
+    Returns:
+        (H, W, 3).
+    """
+    image = cover(to_rgb(pixels), size)
+    if asked.skip_preprocessors:
+        return image
+    from engine.conditioning.preprocess.cpds import cpds
+    from engine.conditioning.preprocess.pyra_canny import pyra_canny
+
+    return to_rgb(pyra_canny(image, *asked.canny) if kind == "PyraCanny" else cpds(image))
+
+
+def draw_hint(pixels: Pixels, kind: ImagePromptType, size: Size, asked: ImagePrompts) -> Tensor:
+    """Draw as `draw` does, as a net is fed: (1, 3, H, W) of 0 to 1, eight times the latents' size."""
+    drawing = torch.from_numpy(draw(pixels, kind, size, asked))
+    hint = drawing.permute(2, 0, 1)[None].float() / 255
+    return resize_hint(hint, Size(8 * size.latent.width, 8 * size.latent.height))
