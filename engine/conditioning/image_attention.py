@@ -118,7 +118,6 @@ class ImageAttention:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
         ip_hidden_states: _Told | None = None,
     ) -> Tensor:
         """Attend to the text, and to images where there are some.
@@ -128,12 +127,11 @@ class ImageAttention:
             hidden_states: (rows, queries, C).
             encoder_hidden_states: Text, (rows, tokens, D).
             attention_mask: Of the text; no UNet of Stable Diffusion has one, and with images it is not looked at.
-            temb: Not used by these layers.
             ip_hidden_states: What `attention_kwargs` gathered, under a name that the library hands through.
         """
         if ip_hidden_states is None:
             alone: Tensor = self._text_only(
-                attn, hidden_states, encoder_hidden_states, attention_mask, temb
+                attn, hidden_states, encoder_hidden_states, attention_mask
             )
             return alone
         formula, images, masks = ip_hidden_states
@@ -198,10 +196,10 @@ def attention_kwargs(rows: Sequence[ImageRow]) -> dict[str, Any] | None:
         return None
     tokens = [[prompt.tokens(is_negative=negative) for prompt, negative in row] for row in rows]
     formula = rows[0][0][0].formula
-    if formula == "joint":
-        images = (torch.cat([torch.cat(row, 1) for row in tokens]),)
-    else:
-        images = tuple(torch.cat(column) for column in zip(*tokens, strict=True))
+    columns = (
+        [[torch.cat(row, 1) for row in tokens]] if formula == "joint" else zip(*tokens, strict=True)
+    )
+    images = tuple(map(torch.cat, columns))
     told: _Told = (formula, images, _gather_masks(rows, formula))
     return {"ip_hidden_states": told}
 
@@ -242,9 +240,11 @@ def _attend(
     query: Tensor, keys: Tensor, values: Tensor, heads: int, bias: Tensor | None = None
 ) -> Tensor:
     """Attend with several heads: all (rows, tokens, C), bias (rows, 1, queries, tokens)."""
-    apart = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, keys, values))
-    attended = F.scaled_dot_product_attention(*apart, attn_mask=bias)
-    return attended.transpose(1, 2).flatten(2)
+    rows, queries, channels = query.shape
+    split = (rows, -1, heads, channels // heads)
+    q, k, v = (part.reshape(split).transpose(1, 2) for part in (query, keys, values))
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return attended.transpose(1, 2).reshape(rows, queries, channels)
 
 
 def _gather_masks(rows: Sequence[ImageRow], formula: Formula) -> dict[int, Tensor] | None:
