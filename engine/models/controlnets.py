@@ -71,6 +71,23 @@ class MergedWeight:
         self.weight.copy_(whole)
 
 
+class RowByRow(nn.Module):
+    """One of a Union's layers, without the mistake that it mixes the rows of a call.
+
+    Its attention takes (tokens, rows, C) and is given (rows, tokens, C), so that each row sees the same token of all others. In
+    training and in diffusers' pipeline these are of one picture; here they may be of several people.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Answer for (rows, tokens, C) as for each row alone."""
+        alone: Tensor = self.layer(x.reshape(1, -1, x.shape[-1]))
+        return alone.reshape(x.shape)
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class ControlNet:
     """A ControlNet in memory, in evaluation mode, without gradients."""
@@ -197,6 +214,8 @@ def build_controlnet(
         merged = source.fill()
         hint_encoder = getattr(network, HINT)
         setattr(network, HINT, nn.Identity())
+        if settings.get("num_control_type"):
+            network.transformer_layes = nn.ModuleList(map(RowByRow, network.transformer_layes))
     return ControlNet(
         name=name,
         network=network,

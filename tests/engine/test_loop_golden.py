@@ -1,22 +1,32 @@
 """The whole sampling path (noise, levels, sampler, model calls, guidance, refiner) gives Fooocus' numbers on the toy UNet."""
 
+import gzip
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import load
 from torch import Tensor
 
 from engine.conditioning.branch import Branch
+from engine.conditioning.controls import Control
 from engine.conditioning.size_ids import size_ids
 from engine.conditioning.text import repeat_to_common_length
 from engine.geometry import Size
 from engine.loop import Denoiser, Running, Setup, step
+from engine.models.controlnets import ControlNet, build_controlnet
 from engine.passes import Course, Refining, begin
 from engine.plan import FreeU, Guidance
 from engine.sampling.prediction import model_sampling, progress_at
 from engine.sampling.walk import Ask
-from tests.golden_data import golden_arrays, golden_folder, golden_json, relative_error
+from tests.golden_data import (
+    golden_arrays,
+    golden_folder,
+    golden_json,
+    golden_model,
+    relative_error,
+)
 from tests.golden_walks import finite_part, reported
 from tests.toy_unet import load_toy_unet
 
@@ -38,7 +48,7 @@ class Call(NamedTuple):
 
 def missing_feature(case: Mapping[str, Any]) -> str | None:
     """Name what a case needs that the engine does not have yet."""
-    needs = {"inpaint": case["inpaint"], "ControlNet": case["controlnets"]}
+    needs = {"inpaint": case["inpaint"]}
     return next((name for name, needed in needs.items() if needed), None)
 
 
@@ -54,7 +64,37 @@ def unets() -> Mapping[str | None, Any]:
     return {None: base, "base": load_toy_unet(golden_folder()), "flip": flipped}
 
 
-def setup(case: Mapping[str, Any], unet: Any, inputs: Mapping[str, Any], *, is_base: bool) -> Setup:
+@pytest.fixture(scope="module")
+def net(unets: Mapping[str | None, Any]) -> ControlNet:
+    """The toy control-LoRA on the base model."""
+    packed = golden_model("tiny_control_lora.safetensors.gz").read_bytes()
+    return build_controlnet("tiny", load(gzip.decompress(packed)), unets[None])
+
+
+def controls(
+    case: Mapping[str, Any], net: ControlNet, inputs: Mapping[str, Any]
+) -> tuple[Control, ...]:
+    hint = torch.from_numpy(inputs["hint"]).permute(0, 3, 1, 2)
+    hints = {"hint": hint, "hint flipped vertically": hint.flip(2)}
+    return tuple(
+        Control(
+            net,
+            hints[entry["hint"]],
+            weight=entry["strength"],
+            stop=entry["stop"],
+            softness=case["settings"]["softness"],
+        )
+        for entry in case["controlnets"] or ()
+    )
+
+
+def setup(
+    case: Mapping[str, Any],
+    unet: Any,
+    inputs: Mapping[str, Any],
+    net: ControlNet | None = None,
+) -> Setup:
+    """Settle what a UNet is told; only the base model has a `net`, and FreeU."""
     settings = case["settings"]
     height, width = case["latent_hw"]
     contexts = [torch.from_numpy(inputs[case[side]]) for side in ("positive", "negative")]
@@ -71,14 +111,18 @@ def setup(case: Mapping[str, Any], unet: Any, inputs: Mapping[str, Any], *, is_b
     )
     model = model_sampling(case["scheduler"], "v_prediction" if case["v_pred"] else "epsilon")
     freeu = None
-    if case["freeu"] and is_base:
+    if case["freeu"] and net is not None:
         freeu = FreeU(**dict(zip(("b1", "b2", "s1", "s2"), case["freeu"], strict=True)))
     return Setup(
-        Denoiser(unet, model), positive, None if case["cfg"] == 1 else negative, freeu=freeu
+        Denoiser(unet, model),
+        positive,
+        None if case["cfg"] == 1 else negative,
+        freeu=freeu,
+        controls=() if net is None else controls(case, net, inputs),
     )
 
 
-def start(case: Mapping[str, Any], unets: Mapping[str | None, Any]) -> Running:
+def start(case: Mapping[str, Any], unets: Mapping[str | None, Any], net: ControlNet) -> Running:
     settings = case["settings"]
     inputs = golden_arrays("e2e/inputs.npz")
     course = Course(
@@ -94,10 +138,10 @@ def start(case: Mapping[str, Any], unets: Mapping[str | None, Any]) -> Running:
         ),
         as_fooocus=True,
     )
-    base = setup(case, unets[None], inputs, is_base=True)
+    base = setup(case, unets[None], inputs, net)
     refining = None
     if case["refiner"]:
-        refiner = setup(case, unets[case["refiner"]], inputs, is_base=False)
+        refiner = setup(case, unets[case["refiner"]], inputs)
         refining = Refining(setup=refiner, method=case["method"], switch=case["switch"])
     elif case["method"] != "joint":  # the base model refines itself
         refining = Refining(setup=base, method=case["method"], switch=case["switch"])
@@ -125,12 +169,12 @@ def run(running: Running) -> tuple[list[Ask], list[Tensor], list[Call]]:
 
 @pytest.mark.parametrize("name", list(CASES))
 @torch.inference_mode()
-def test_sampling_path_golden(name: str, unets: Mapping[str | None, Any]) -> None:
+def test_sampling_path_golden(name: str, unets: Mapping[str | None, Any], net: ControlNet) -> None:
     case = CASES[name]
     if missing := missing_feature(case):
         pytest.skip(f"not built yet: {missing}")
     expected = golden_arrays(f"e2e/{name}.npz")
-    running = start(case, unets)
+    running = start(case, unets, net)
     asked, told, calls = run(running)
     assert [call.sigma for call in calls] == pytest.approx(expected["call_sigma"], rel=1e-6)
     assert [call.timestep for call in calls] == pytest.approx(expected["call_t"], rel=1e-6)
