@@ -59,8 +59,15 @@ class Upload:
 class Uploads:
     """The pictures of all visitors, in a folder for each. Safe to use from any thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, most: int = MAX_KEPT) -> None:
+        """Keep them in a folder.
+
+        Args:
+            folder: Made when the first picture comes.
+            most: Bytes that the files of one visitor may take together.
+        """
         self._folder = folder
+        self._most = most
 
     def save(self, data: bytes, owner: str) -> Upload:
         """Keep a picture's file.
@@ -77,7 +84,7 @@ class Uploads:
         path = self._path(name, owner)
         try:
             if not path.exists():
-                _make_room(path.parent, len(data))
+                _make_room(path.parent, self._most - len(data))
                 write_whole(path, data)
         except OSError as error:
             raise StorageFailed(
@@ -130,13 +137,13 @@ def _look(file: IO[bytes]) -> tuple[str, int, int]:
     return media_type, width, height
 
 
-def _make_room(folder: Path, size: int) -> None:
-    """Remove what is old, and what was longest not used where a new file would be too much."""
+def _make_room(folder: Path, most: int) -> None:
+    """Remove what is old, and what was longest not used where all together takes more than `most` bytes."""
     files = sorted(((it.stat(), it) for it in folder.glob("*")), key=lambda it: it[0].st_mtime)
-    total = size + sum(facts.st_size for facts, _ in files)
+    total = sum(facts.st_size for facts, _ in files)
     oldest = time.time() - KEPT_S
     for facts, path in files:
-        if total <= MAX_KEPT and facts.st_mtime >= oldest:
+        if total <= most and facts.st_mtime >= oldest:
             break
         with contextlib.suppress(OSError):
             path.unlink()

@@ -52,7 +52,7 @@ export function mount({ element, props, watch, facts }) {
   const sheet = el("div", { class: "sketch_sheet" }, image, canvas);
   const ring = el("i", { class: "sketch_ring", hidden: true });
   const loop = svg();
-  const frame = el("div", { class: "sketch_frame", tabindex: 0, role: "img", "aria-label": "Picture with its mask: paint over what shall change" }, sheet, loop, ring);
+  const frame = el("div", { class: "sketch_frame", tabindex: 0, role: "application", "aria-label": "Picture: paint over what shall change" }, sheet, loop, ring);
   const view = new View(frame, () => place());
   const hand = new Hand({ frame, view, board, kit, lasso: (points) => outline(loop, points, view) });
 
@@ -99,9 +99,9 @@ export function mount({ element, props, watch, facts }) {
 
   const status = el("p", { class: "sketch_status", role: "status" });
   const foot = el("div", { class: "sketch_foot" }, status,
-    button({ label: "Mask from a file", path: MARKS.upload, act: () => pick(takeMask), words: "Mask", more: { "data-act": "mask-upload" } }),
-    button({ label: "Save the mask as a file", path: ICONS.download, act: () => attempt(() => save(board)), words: "Mask", more: { "data-act": "mask-download" } }),
-    button({ label: "Choose another picture", path: MARKS.picture, act: () => pick(open), words: "Picture", more: { "data-act": "replace" } }),
+    button({ label: "Mask from a file", path: MARKS.upload, act: () => pick(takeMask), words: "Load mask", more: { "data-act": "mask-upload" } }),
+    button({ label: "Save the mask as a file", path: ICONS.download, act: () => attempt(() => save(board)), words: "Save mask", more: { "data-act": "mask-download" } }),
+    button({ label: "Choose another picture", path: MARKS.picture, act: () => pick(open), words: "Replace", more: { "data-act": "replace" } }),
     button({ label: "Remove the picture", path: ICONS.close, act: () => board.remove(), more: { "data-act": "remove" } }));
 
   const start = el("div", { class: "sketch_start" },
@@ -155,6 +155,7 @@ export function mount({ element, props, watch, facts }) {
     sheet.style.width = `${mask.width}px`;
     sheet.style.height = `${mask.height}px`;
     pixels = new ImageData(mask.width, mask.height);
+    stage.style.setProperty("--ratio", picture.width / picture.height);
     draw();
     view.show(mask.width, mask.height);
   });
