@@ -24,7 +24,8 @@ from torch import Tensor
 Formula = Literal["joint", "separate"]
 REFERENCE_WIDTH = 1280
 """Channels of the layers in which a weight of 1 changes nothing in the joint formula: SDXL's widest."""
-_CROSS = ".attn2.processor"
+_LAYER = ".attn2"
+"""How the names of cross-attention layers end."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -151,11 +152,11 @@ class ImageAttention:
 
 def attend_images(unet: Any) -> None:
     """Put `ImageAttention` into all cross-attention layers of a UNet; where it is already nothing happens."""
-    processors, layers = dict(unet.attn_processors), image_layers(unet)
-    if all(isinstance(processors[name], ImageAttention) for name in layers):
+    first = next(layer for name, layer in unet.named_modules() if name.endswith(_LAYER))
+    if isinstance(first.processor, ImageAttention):
         return
-    start = 0
-    for name, width in layers.items():
+    processors, start = dict(unet.attn_processors), 0
+    for name, width in image_layers(unet).items():
         processors[name] = ImageAttention(start)
         start += 2 * width
     unet.set_attn_processor(processors)
@@ -167,9 +168,9 @@ def image_layers(unet: Any) -> dict[str, int]:
     The way down comes first, then the way up, then the middle: the order of the matrices in IP-Adapter files.
     """
     return {
-        name: unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+        name: unet.get_submodule(layer).to_k.out_features
         for name in unet.attn_processors
-        if name.endswith(_CROSS)
+        if (layer := name.removesuffix(".processor")).endswith(_LAYER)
     }
 
 
