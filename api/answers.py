@@ -4,7 +4,7 @@ Faults of the input are a list that names each field (422), everything else is o
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,8 +30,8 @@ KINDS: Mapping[str, tuple[int, str | None]] = {
     "no_room": (413, "file_too_large"),
     "queue_full": (429, "concurrent_requests_limit"),
     "start_timeout": (504, "request_timeout"),
-    "out_of_memory": (503, "runner_server_error"),
-    "worker_died": (503, "runner_disconnected"),
+    "out_of_memory": (500, "internal_error"),
+    "worker_died": (500, "internal_error"),
     "shutting_down": (503, "runner_scheduling_failure"),
     "storage_failed": (503, "runner_server_error"),
 }
@@ -96,19 +96,33 @@ def of_validation(error: ValidationError) -> Answer:
     )
 
 
-def of_error(error: EngineError, body: object = None) -> Answer:
-    """Write what the engine or the queue refused; `body` is the input, where there was one."""
+def of_error(
+    error: EngineError, body: object = None, wire_name: Callable[[str], str] = str
+) -> Answer:
+    """Write what the engine or the queue refused.
+
+    Args:
+        error: Why.
+        body: The input, where there was one.
+        wire_name: From a dotted field of the engine's request to the caller's own.
+    """
     if isinstance(error, InputRefused):
-        loc, message = _place(error.field, error.problem)
+        loc, message = _place(error.field, error.problem, wire_name)
         context = {"ctx": error.ctx} if error.ctx else {}
         value = shown(_value(body, loc))
         return unprocessable([problem(loc, message, error.type, input=value, **context)])
     if isinstance(error, InvalidRequest):
-        return of_failure(error.kind, error.problem, error.field, body)
-    return of_failure(error.kind, str(error), None, body)
+        return of_failure(error.kind, error.problem, error.field, body, wire_name)
+    return of_failure(error.kind, str(error), None, body, wire_name)
 
 
-def of_failure(kind: str, message: str, named: str | None = None, body: object = None) -> Answer:
+def of_failure(
+    kind: str,
+    message: str,
+    named: str | None = None,
+    body: object = None,
+    wire_name: Callable[[str], str] = str,
+) -> Answer:
     """Write why there is no picture.
 
     Args:
@@ -116,9 +130,10 @@ def of_failure(kind: str, message: str, named: str | None = None, body: object =
         message: One sentence.
         named: Dotted path of the field that is at fault.
         body: The input, where it is at hand.
+        wire_name: As `of_error` takes it.
     """
     if kind in AT_FAULT:
-        loc, message = _place(named, message)
+        loc, message = _place(named, message, wire_name)
         return unprocessable([problem(loc, message, input=shown(_value(body, loc)))])
     status, error_type = KINDS.get(kind, (500, "internal_error"))
     headers = {"x-fal-retryable": "true" if status in (429, 503) else "false"}
@@ -149,13 +164,16 @@ def _context(item: Any) -> dict[str, Any]:
     return {"ctx": {key: shown(value) for key, value in facts.items()}} if facts else {}
 
 
-def _place(named: str | None, message: str) -> tuple[list[str | int], str]:
+def _place(
+    named: str | None, message: str, wire_name: Callable[[str], str]
+) -> tuple[list[str | int], str]:
     """Find the field that is at fault; sentences of the catalog begin with its name."""
     if named is None:
         named, colon, rest = message.partition(": ")
         if not colon or not named.replace("_", "").replace(".", "").isalnum():
             return [], message
         message = rest
+    named = wire_name(named)
     parts: list[str | int] = [int(part) if part.isdecimal() else part for part in named.split(".")]
     is_advanced = parts[0] in ("base_model", "vae")
     return (["advanced", *parts] if is_advanced else parts), message

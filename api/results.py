@@ -41,8 +41,9 @@ def answer_of(api: Api, call: Call, cdn: str | None = None) -> Answer | None:
 
 
 def of_failed(failed: Failed) -> Answer:
-    """Write why a job failed."""
-    return of_failure(failed.kind, failed.message, failed.field)
+    """Write why a job failed: never as a 503, which clients ask again, so that it would be painted again."""
+    answer = of_failure(failed.kind, failed.message, failed.field)
+    return of_failure("internal", failed.message) if answer.status == 503 else answer
 
 
 def output(api: Api, call: Call, job: JobView, cdn: str) -> dict[str, Any]:
@@ -54,14 +55,19 @@ def output(api: Api, call: Call, job: JobView, cdn: str) -> dict[str, Any]:
         job: The job.
         cdn: Address of the files as the client reaches them.
     """
-    pictures = [
-        found for image in job.images if (found := _picture(api, call, image, cdn)) is not None
+    found = [
+        (picture, flag)
+        for image, flag in zip(job.images, job.has_nsfw_concepts, strict=True)
+        if (picture := _picture(api, call, image, cdn)) is not None
     ]
-    flags = job.has_nsfw_concepts or (False,) * len(job.images)
     timings = dict(job.timings)
     if "total" in timings:
         timings["inference"] = timings.pop("total")
-    return {"images": pictures, "timings": timings, "has_nsfw_concepts": list(flags)}
+    return {
+        "images": [picture for picture, _ in found],
+        "timings": timings,
+        "has_nsfw_concepts": [flag for _, flag in found],
+    }
 
 
 def _picture(api: Api, call: Call, image: ImageView, cdn: str) -> dict[str, Any] | None:
@@ -74,8 +80,8 @@ def _picture(api: Api, call: Call, image: ImageView, cdn: str) -> dict[str, Any]
             owner=call.owner,
         )
         url = _data_uri(image) if call.sync_mode else api.files.address(stored, cdn)
-    except OSError as error:
-        log.warning("job %s: picture %d is gone: %s", call.id, image.index, error.strerror)
+    except (OSError, ValueError) as error:  # a file that is gone, or out of the output folder
+        log.warning("job %s: picture %d is gone: %s", call.id, image.index, type(error).__name__)
         return None
     return {
         "url": url,

@@ -131,6 +131,7 @@ class Archive:
                 row,
                 tuple(item for item in pictures if item.job_id == row.id),
                 _end(connection, row),
+                _flags(connection, row),
             )
             for row in rows
         ]
@@ -196,8 +197,21 @@ def _end(connection: sa.Connection, row: Row) -> Finished | Failed | None:
     return event if isinstance(event, Finished | Failed) else None
 
 
-def _job_view(row: Row, pictures: tuple[ImageView, ...], end: Finished | Failed | None) -> JobView:
-    finished = end if isinstance(end, Finished) else Finished()
+def _flags(connection: sa.Connection, row: Row) -> Mapping[int, bool]:
+    """Say of each picture that a finished job made whether it was flagged."""
+    if row.state != "finished":
+        return {}
+    query = sa.select(events.c.body).where(events.c.job_id == row.id)
+    found = map(event_from_json, connection.scalars(query))
+    return {event.index: event.has_nsfw_concept for event in found if isinstance(event, ImageMade)}
+
+
+def _job_view(
+    row: Row,
+    pictures: tuple[ImageView, ...],
+    end: Finished | Failed | None,
+    flags: Mapping[int, bool],
+) -> JobView:
     return JobView(
         id=row.id,
         owner=row.owner,
@@ -208,8 +222,8 @@ def _job_view(row: Row, pictures: tuple[ImageView, ...], end: Finished | Failed 
         images=pictures,
         progress=None,
         error=end if isinstance(end, Failed) else None,
-        timings=finished.timings,
-        has_nsfw_concepts=finished.has_nsfw_concepts,
+        timings=end.timings if isinstance(end, Finished) else {},
+        has_nsfw_concepts=tuple(flags[item.index] for item in pictures) if flags else (),
         attempt=row.attempt,
         created_at=datetime.fromtimestamp(row.created_at, UTC),
         started_at=_time(row.started_at),

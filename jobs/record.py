@@ -1,7 +1,7 @@
 """Events as text in the database, and back. Pictures and previews are not part of it."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 from engine import (
     Event,
@@ -20,16 +20,18 @@ KINDS = {kind.__name__: kind for kind in (Queued, Started, ImageSkipped, Finishe
 
 @dataclass(frozen=True, slots=True)
 class ImageMade:
-    """What is recorded of an `ImageReady`: which image of the job it was."""
+    """What is recorded of an `ImageReady`: which image of the job it was, and what the safety checker said."""
 
     index: int
+    has_nsfw_concept: bool = False
 
 
 def event_to_json(event: Event) -> str:
-    """Write an event; of `ImageReady` only which image it was."""
+    """Write an event; of `ImageReady` what `ImageMade` has."""
     kind = type(event)
     if isinstance(event, ImageReady):
-        return json.dumps({"event": kind.__name__, "index": event.index})
+        made = ImageMade(event.index, event.has_nsfw_concept)
+        return json.dumps({"event": kind.__name__, **asdict(made)})
     assert kind.__name__ in KINDS
     values = {item.name: getattr(event, item.name) for item in fields(event)}
     return json.dumps({"event": kind.__name__, **values}, default=dict)
@@ -40,7 +42,7 @@ def event_from_json(text: str) -> Event | ImageMade:
     values = json.loads(text)
     kind = values.pop("event")
     if kind == ImageReady.__name__:
-        return ImageMade(values["index"])
+        return ImageMade(**values)
     if kind == Finished.__name__:
         values["has_nsfw_concepts"] = tuple(values["has_nsfw_concepts"])
     event: Event = KINDS[kind](**values)

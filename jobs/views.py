@@ -76,7 +76,7 @@ class JobView:
     timings: Mapping[str, float]
     """Seconds by stage; empty unless it finished."""
     has_nsfw_concepts: tuple[bool, ...]
-    """One flag a picture that was made; empty unless it finished."""
+    """One flag a picture of `images`: whether the safety checker took it for unsafe; empty unless the job finished."""
     attempt: int
     """How many times it was started."""
     created_at: datetime

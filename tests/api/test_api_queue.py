@@ -86,6 +86,24 @@ def test_a_result_is_pictures_timings_and_flags_and_nothing_more(client, face):
     assert client.get(call["response_url"]).json() == body
 
 
+@pytest.mark.parametrize("way", ["deleted", "removed", "elsewhere"])
+def test_each_flag_stays_with_its_picture_when_another_is_gone(client, face, tmp_path, way):
+    call = submit(client, {"num_images": 3, "prompt": "flagged=1"})
+    follow(client, call)
+    whole = client.get(call["response_url"]).json()
+    assert whole["has_nsfw_concepts"] == [False, True, False]
+    image = face.jobs.job(call["request_id"], owner="local").images[0]
+    if way == "deleted":
+        face.jobs.delete([image.id], owner="local")
+    else:
+        image.path.rename(tmp_path / "elsewhere.png")
+    if way == "elsewhere":
+        image.path.symlink_to(tmp_path / "elsewhere.png")
+    left = client.get(call["response_url"]).json()
+    assert left["images"] == whole["images"][1:]
+    assert left["has_nsfw_concepts"] == [True, False]
+
+
 def test_in_sync_mode_the_pictures_are_in_the_answer(client):
     call = submit(client, {"sync_mode": True})
     follow(client, call)
@@ -126,7 +144,7 @@ def test_a_submit_never_judges_the_input_its_result_does(client):
     assert client.put(call["cancel_url"]).status_code == 400
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xd8\xff", b'{"a": NaN}', b"[" * 100_000])
+@pytest.mark.parametrize("body", [b" ", b"{", b"\xff\xd8\xff", b'{"a": NaN}', b"[" * 100_000])
 def test_a_body_that_is_no_json_is_a_result_too(client, body):
     answer = client.post(f"/queue/{TEXT}", content=body)
     assert answer.status_code == 200

@@ -110,7 +110,7 @@ def test_a_wrong_input_is_the_clients_error_with_its_fields(studio: str, way: st
 
 @pytest.mark.parametrize(
     ("prompt", "status", "error_type"),
-    [("ends=fail", 503, "runner_server_error"), ("ends=raise", 500, "internal_error")],
+    [("ends=fail", 500, "internal_error"), ("ends=raise", 500, "internal_error")],
 )
 @pytest.mark.parametrize("way", ["run", "subscribe"])
 def test_a_failure_of_the_engine_is_the_clients_error(

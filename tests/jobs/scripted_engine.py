@@ -9,6 +9,7 @@ A prompt is words; these mean something, all others are just words:
     bytes=N      size of each picture
     fetches=FILE what its first step fetches instead of painting
     adds=WORD    what it adds to the prompt of each picture while it paints
+    flagged=N    the image that a safety checker would take for unsafe
 """
 
 import os
@@ -222,6 +223,7 @@ def _ready(job_id: str, script: Script) -> ImageReady:
         size=script.plan.size,
         content_type="image/png",
         data=picture(job_id, script.image, int(script.words.get("bytes", 200))),
+        has_nsfw_concept=script.words.get("flagged") == str(script.image),
         plan=_painted(script),
     )
 
