@@ -77,11 +77,12 @@ def submit(api: Api, asked: Asked) -> Call:
         return known
     _require_room(api, asked)
     body = read_json(asked.body)
-    plan, values = translate(api, asked.endpoint, body)
-    call = _call(asked, body=kept(body), sync_mode=getattr(values, "sync_mode", False))
+    settled = translate(api, asked.endpoint, body)
+    call = _call(asked, body=kept(body), sync_mode=getattr(settled.values, "sync_mode", False))
     api.jobs.submit(
-        plan,
+        settled.plan,
         owner=asked.owner,
+        inputs=settled.files,
         priority=asked.priority,
         start_within_s=asked.start_within_s,
         call=call,

@@ -8,11 +8,6 @@ from api.answers import Refused, problem, shown, unprocessable
 from api.wire import Endpoint
 
 NOT_YET: Mapping[str, str] = {
-    "control_image_url": "Pictures to follow are not built yet.",
-    "image_prompt_1": "Pictures to follow are not built yet.",
-    "image_prompt_2": "Pictures to follow are not built yet.",
-    "image_prompt_3": "Pictures to follow are not built yet.",
-    "image_prompt_4": "Pictures to follow are not built yet.",
     "inpaint_image_url": "Repainting is not built yet.",
     "mask_image_url": "Repainting is not built yet.",
     "outpaint_selections": "Painting beyond the sides is not built yet.",
@@ -42,8 +37,6 @@ def _is_asked(values: BaseModel, name: str) -> bool:
     value = getattr(values, name)
     if name == "uov_image_url" and getattr(values, "uov_method", None) == "Disabled":
         return False
-    if name.startswith("image_prompt_"):
-        return value is not None and bool(value.image_url)
     return bool(value) or type(values).model_fields[name].is_required()
 
 

@@ -1,8 +1,10 @@
 """From what came over the wire to the engine's request: fal's defaults, the studio's own models, nothing painted yet."""
 
+import dataclasses
 import logging
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -10,6 +12,7 @@ from pydantic import ValidationError
 
 from api.answers import Refused, of_error, of_validation, problem, unprocessable
 from api.features import require_built
+from api.pictures import Pictures, read_pictures
 from api.settings import Api
 from api.wire import Endpoint
 from api.wire.fields import WireModel
@@ -36,23 +39,38 @@ def read_input(endpoint: Endpoint, body: object) -> WireModel:
         raise Refused(of_validation(error)) from error
 
 
-def translate(api: Api, endpoint: Endpoint, body: object) -> tuple[Plan, WireModel]:
-    """Settle what an input asks for; returns the input too, as it was understood.
+@dataclass(frozen=True, eq=False, slots=True)
+class Settled:
+    """What a call comes to."""
+
+    plan: Plan
+    files: Mapping[str, bytes]
+    """Its pictures, by the names that the plan uses."""
+    values: WireModel
+    """The input, as it was understood."""
+
+
+def translate(api: Api, endpoint: Endpoint, body: object) -> Settled:
+    """Settle what an input asks for; its pictures are fetched last. Blocks: for threads only.
 
     Raises:
         Refused: 422, naming each field at fault.
     """
     values = read_input(endpoint, body)
     require_built(endpoint, values)
-    library = api.library()
+    library, pictures, seed = api.library(), Pictures(), secrets.randbelow(MAX_RANDOM_SEED)
     try:
-        request = to_request(api, values, library)
-        return plan(request, library, seed=secrets.randbelow(MAX_RANDOM_SEED)), values
+        settled = plan(to_request(api, values, library, pictures), library, seed=seed)
+        pictures = read_pictures(api, values)  # only once nothing else is wrong
+        if pictures.fields:
+            settled = plan(to_request(api, values, library, pictures), library, seed=seed)
     except EngineError as error:
-        raise Refused(of_error(error, body)) from error
+        raise Refused(of_error(error, body, pictures.wire_name)) from error
+    noted = dataclasses.replace(settled, notes=(*settled.notes, *pictures.notes))
+    return Settled(noted, pictures.files, values)
 
 
-def to_request(api: Api, values: WireModel, library: Library) -> TextRequest:
+def to_request(api: Api, values: WireModel, library: Library, pictures: Pictures) -> TextRequest:
     """Write an input of a Fooocus endpoint as a request of the engine.
 
     Raises:
@@ -70,7 +88,7 @@ def to_request(api: Api, values: WireModel, library: Library) -> TextRequest:
         "loras": _loras(api, values, base, library),
         "refiner_model": _own_name(api, getattr(values, "refiner_model", None)),
     }
-    return TextRequest.parse({**same, **changed})
+    return TextRequest.parse({**same, **changed, **pictures.fields})
 
 
 def _advanced(api: Api, asked: Advanced | None) -> Advanced:

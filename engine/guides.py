@@ -3,6 +3,7 @@
 All of it belongs to one base model and goes with it. What was worked out for an image is kept for the next job that follows it.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -14,15 +15,23 @@ import torch
 from engine.catalog import Catalog
 from engine.conditioning.controls import Control
 from engine.conditioning.image_attention import ImagePrompt
+from engine.conditioning.image_prompt import ImageReader
 from engine.errors import InvalidRequest
 from engine.geometry import Size
 from engine.models.controlnets import ControlNet, load_controlnet
+from engine.models.image_encoders import ImageEncoder, load_image_encoder
+from engine.models.ip_adapters import load_ip_adapter, read_negative
 from engine.plan import ImagePrompts, Plan, Slot
 from engine.stages.hints import draw_hint
 from engine.stages.pictures import read_picture
+from engine.stages.pixels import Pixels, to_rgb
+
+log = logging.getLogger(__name__)
 
 NETS = 4
 """ControlNets that stay in memory, the latest used."""
+ADAPTERS = 2
+"""IP-Adapters that stay in memory; they wait beside the device."""
 IMAGES = 16
 """Images that are remembered as they were worked out."""
 
@@ -54,6 +63,10 @@ class Guides:
         self._allow_pickle = allow_pickle
         self._nets: OrderedDict[Hashable, ControlNet] = OrderedDict()
         self._controls: OrderedDict[Hashable, Control] = OrderedDict()
+        self._readers: OrderedDict[Hashable, ImageReader] = OrderedDict()
+        self._encoders: OrderedDict[Hashable, ImageEncoder] = OrderedDict()
+        self._faces: OrderedDict[Hashable, Pixels] = OrderedDict()
+        self._detector: Any = None
 
     def refresh(self) -> None:
         """Follow the UNet, whose weights were patched."""
@@ -75,13 +88,75 @@ class Guides:
         asked = plan.image_prompts
         if asked is None:
             return NOTHING
+        prompts = [
+            self._image_prompt(catalog, asked, slot, _file(pictures, slot))
+            for kind in ("ImagePrompt", "FaceSwap")
+            for slot in asked.slots
+            if slot.type == kind
+        ]
         controls = [
             self._control(catalog, plan.sample_size, asked, slot, _file(pictures, slot))
             for kind in ("PyraCanny", "CPDS")
             for slot in asked.slots
             if slot.type == kind
         ]
-        return Followed(controls=tuple(controls))
+        return Followed(tuple(prompts), tuple(controls))
+
+    def _image_prompt(
+        self, catalog: Catalog, asked: ImagePrompts, slot: Slot, path: Path
+    ) -> ImagePrompt:
+        is_cropped = slot.type == "FaceSwap" and not asked.skip_preprocessors
+        image = to_rgb(read_picture(path, "image_prompts"))
+        if is_cropped:
+            image = self._face(catalog, asked, slot, image)
+        return self._reader(catalog, asked, slot).prompt(
+            image,
+            (slot.image, is_cropped),
+            weight=slot.weight,
+            stop=slot.stop_at,
+            formula=asked.attention,
+        )
+
+    def _reader(self, catalog: Catalog, asked: ImagePrompts, slot: Slot) -> ImageReader:
+        """Give what reads pictures for an adapter: its encoder is shared by all."""
+        assert asked.encoder is not None
+        assert asked.negative is not None
+        encoder = catalog.weights("clip_vision", asked.encoder, "image_prompts").path
+        adapter = catalog.weights("controlnet", slot.model, "image_prompts").path
+        negative = catalog.weights("controlnet", asked.negative, "image_prompts").path
+
+        def load() -> ImageReader:
+            return ImageReader(
+                self._encoder(encoder),
+                load_ip_adapter(adapter, self._unet, allow_pickle=self._allow_pickle),
+                read_negative(negative),
+            )
+
+        return _remembered(self._readers, (encoder, adapter, negative), ADAPTERS, load)
+
+    def _encoder(self, path: Path) -> ImageEncoder:
+        def load() -> ImageEncoder:
+            return load_image_encoder(path, self._unet.device, allow_pickle=self._allow_pickle)
+
+        return _remembered(self._encoders, path, 1, load)
+
+    def _face(self, catalog: Catalog, asked: ImagePrompts, slot: Slot, image: Pixels) -> Pixels:
+        """Cut the face out of a picture; one without a face stays whole, as in Fooocus."""
+        from engine.conditioning.faces import crop_face
+        from engine.conditioning.retinaface import load_face_detector
+
+        assert asked.face_detector is not None
+        path = catalog.weights("controlnet", asked.face_detector, "image_prompts").path
+
+        def find() -> Pixels:
+            if self._detector is None:
+                self._detector = load_face_detector(path, allow_pickle=self._allow_pickle)
+            crop = crop_face(image, self._detector)
+            if not crop.found:
+                log.info("no face in a picture of a FaceSwap; it is taken whole")
+            return crop.image
+
+        return _remembered(self._faces, slot.image, IMAGES, find)
 
     def _control(
         self, catalog: Catalog, size: Size, asked: ImagePrompts, slot: Slot, path: Path
