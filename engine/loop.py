@@ -19,6 +19,7 @@ from engine.conditioning.branch import Branch
 from engine.conditioning.controls import Control
 from engine.conditioning.freeu import freeu_around
 from engine.conditioning.image_attention import ImagePrompt, attend_images
+from engine.models.inpaint_head import widen_input, with_additions
 from engine.plan import FreeU, Guidance
 from engine.sampling.guidance import Estimates, guide
 from engine.sampling.latent_format import LatentFormat
@@ -72,6 +73,8 @@ class Setup:
     """Images that it attends to."""
     controls: Sequence[Control] = ()
     """Drawings that steer it."""
+    addition: Tensor | None = None
+    """(1, C, h, w): what an inpaint head adds to the output of the UNet's first convolution."""
 
     def row(self, x: Tensor, sigma: float, *, is_negative: bool) -> "Row":
         """Write one side of the question at a noise level: `x` (1, 4, h, w) as the sampler has it."""
@@ -91,6 +94,7 @@ class Setup:
             controls=steering.active_controls(
                 self.controls, sigma, model.levels, is_negative=is_negative
             ),
+            addition=self.addition,
         )
 
 
@@ -138,6 +142,8 @@ class Row:
     """The images that count now, and whether the row is the negative side."""
     controls: tuple[Control, ...] = ()
     """The drawings that steer now."""
+    addition: Tensor | None = None
+    """As `Setup` has it; rows with one and rows without share a call."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -305,9 +311,11 @@ def predict(denoiser: Denoiser, rows: Sequence[Row]) -> Tensor:
         down, middle = steering.residuals(followed, x, timesteps, context, added)
     if any(row.images for row in rows):
         attend_images(denoiser.unet)
+    if any(row.addition is not None for row in rows):
+        widen_input(denoiser.unet)
     with freeu_around(denoiser.unet, rows[0].freeu):
         answer: Tensor = denoiser.unet(
-            x,
+            with_additions(x, [row.addition for row in rows]),
             timesteps,
             encoder_hidden_states=context,
             cross_attention_kwargs=image_attention.attention_kwargs([row.images for row in rows]),
