@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,15 +93,20 @@ class Painter(nn.Module):
         self.register_buffer("weights", loss_weights(levels), persistent=False)
 
     def forward(
-        self, clean: Tensor, timesteps: Tensor, states: Tensor, pooled: Tensor, ids: Tensor
+        self,
+        clean: Tensor,
+        timesteps: Tensor,
+        states: Tensor,
+        pooled: Tensor,
+        ids: Tensor,
+        **more: Any,
     ) -> Tensor:
-        """The weighted loss of a batch."""
+        """The weighted loss of a batch; what partners add goes to the UNet as it is."""
         noise = torch.randn_like(clean)
         level = self.levels[timesteps][:, None, None, None]
         noisy = level.sqrt() * clean + (1 - level).sqrt() * noise
-        guess = self.unet(
-            noisy, timesteps, states, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}
-        ).sample
+        told = {"text_embeds": pooled, "time_ids": ids}
+        guess = self.unet(noisy, timesteps, states, added_cond_kwargs=told, **more).sample
         error = (guess.float() - noise).square().mean((1, 2, 3))
         loss: Tensor = (self.weights[timesteps] * error).mean()
         return loss
