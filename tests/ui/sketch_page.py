@@ -52,7 +52,9 @@ class SketchPage:
 
     def _submit(self, value: str) -> str:
         sketch = read_sketch(value, self.uploads, "local")
-        inputs = {name: path.read_bytes() for name, path in sketch.paths().items()} if sketch else {}
+        inputs = (
+            {name: path.read_bytes() for name, path in sketch.paths().items()} if sketch else {}
+        )
         wanted = plan(TextRequest(prompt="changed", num_images=1), self.studio.library, seed=1)
         self.jobs.submit(wanted, inputs=inputs)
         self.asked.append(inputs)
