@@ -150,6 +150,11 @@ def cancelled() -> Answer:
     return flat(499, "Request cancelled by the client.", "client_cancelled")
 
 
+def gone() -> Answer:
+    """Write what nobody reads: its client went away."""
+    return flat(499, "The client went away.", "client_disconnected")
+
+
 def shown(value: object) -> Any:
     """Repeat a part of the input in JSON types; of a long one, the beginning of what it is written as."""
     if isinstance(value, str):

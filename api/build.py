@@ -1,16 +1,17 @@
 """The fal face put together: its routes, its limits, and fal's form for everything that goes wrong."""
 
+import contextlib
 import logging
 import uuid
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from api.addresses import PREFIXES
-from api.answers import Refused, flat, of_error
+from api.answers import Refused, flat, gone, of_error
 from api.limits import BodyLimit, RateLimit, Scope, client_address, is_look
 from api.metrics import Measured
 from api.pages import page_routes
@@ -22,6 +23,7 @@ from api.storage import storage_routes
 from api.webhooks import jwks_routes
 from api.wire.endpoints import APPS
 from engine import EngineError
+from jobs import StorageFailed
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ def build(api: Api) -> FastAPI:
             Refused: _refused,
             EngineError: _failed,
             HTTPException: _http,
+            ClientDisconnect: _gone,
             Exception: _defect,
         },
     )
@@ -71,7 +74,9 @@ def _longest_body(api: Api, scope: Scope) -> int | None:
 
 def _asker(api: Api, scope: Scope) -> str:
     """Name who asks: the owner of a key, else the address."""
-    owner = api.keys.owner_of(Headers(scope=scope).get("authorization"))
+    owner = None
+    with contextlib.suppress(StorageFailed):  # the route behind says so
+        owner = api.keys.owner_of(Headers(scope=scope).get("authorization"))
     return client_address(scope) if owner is None else f"owner {owner}"
 
 
@@ -92,6 +97,10 @@ async def _http(request: Request, error: Exception) -> Response:
         detail = _missing(request.scope["path"])
     answer = flat(error.status_code, detail, **dict(error.headers or {}))
     return answer.response(**_named(request))
+
+
+async def _gone(request: Request, _: Exception) -> Response:
+    return gone().response(**_named(request))
 
 
 async def _defect(request: Request, error: Exception) -> Response:

@@ -10,13 +10,22 @@ LOCAL = "local"
 UNKNOWN = "No user found for Key ID and Secret"
 
 
-def caller(request: HTTPConnection, api: Api) -> str:
+def caller(request: HTTPConnection, api: Api, *, with_token: bool = False) -> str:
     """Name the owner that a request acts for.
+
+    Args:
+        request: What is asked.
+        api: Knows the keys.
+        with_token: Whether a token in the address (`run_token`) does instead of a key. It may never lead to another token:
+            who lost his key would go on for ever.
 
     Raises:
         HTTPException: 401, the studio is not open to everybody and the key is nobody's.
+        StorageFailed: the keys cannot be read.
     """
-    owner = api.keys.owner_of(request.headers.get("authorization")) or _owner_of_token(request, api)
+    owner = api.keys.owner_of(request.headers.get("authorization"))
+    if owner is None and with_token:
+        owner = _owner_of_token(request, api)
     if owner is None and not api.is_open:
         raise HTTPException(401, UNKNOWN)
     return owner or LOCAL

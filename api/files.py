@@ -83,6 +83,7 @@ class FileStore:
         self._room = Room(limits)
         self._files: dict[str, StoredFile] = {}
         self._lock = threading.Lock()
+        """Held while a file appears or goes."""
         self._stop = threading.Event()
         self._sweeper: threading.Thread | None = None
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -149,8 +150,6 @@ class FileStore:
         if not place.is_relative_to(self._output_dir.resolve()):
             raise ValueError("path: expected a picture of the output folder")
         token = self.tickets.name(f"{owner}\0{place}")
-        if (known := self.find_token(token)) is not None:
-            return known
         now, size = self._clock(), place.stat().st_size
         file = StoredFile(
             token=token,
@@ -164,8 +163,11 @@ class FileStore:
             path=place,
             is_linked=True,
         )
-        self._record(file)
-        return file
+        with self._lock:
+            known = self.find_token(token)
+            if known is None:
+                self._record(file)
+        return known or file
 
     def address(self, file: StoredFile, base: str) -> str:
         """Write where a file can be fetched; `base` is the prefix of the files as this client reaches it."""
@@ -192,8 +194,9 @@ class FileStore:
         """Remove the files whose time is over."""
         now = self._clock()
         for file in list(self._files.values()):
-            if file.expires_at <= now:
-                self._remove(file)
+            with self._lock:
+                if file.expires_at <= now and self._files.get(file.token) is file:
+                    self._remove(file)
 
     def _sweep_on(self) -> None:
         while not self._stop.wait(SWEEP_S):
@@ -226,26 +229,27 @@ class FileStore:
             path=self._content(token),
             is_linked=False,
         )
-        if (before := self._files.get(token)) is not None:
-            self._remove(before)
-        try:
-            arrived.path.replace(file.path)
-            self._record(file)
-        except OSError:
-            arrived.path.unlink(missing_ok=True)
-            self._remove(file)
-            raise
+        with self._lock:
+            if (before := self._files.get(token)) is not None:
+                self._remove(before)
+            try:
+                arrived.path.replace(file.path)
+                self._record(file)
+            except OSError:
+                arrived.path.unlink(missing_ok=True)
+                self._remove(file)
+                raise
         return file
+
+    # Below, the lock is held
 
     def _record(self, file: StoredFile) -> None:
         facts = asdict(file) | {"path": str(file.path) if file.is_linked else None}
         write_whole(self._record_path(file.token), json.dumps(facts).encode())
-        with self._lock:
-            self._files[file.token] = file
+        self._files[file.token] = file
 
     def _remove(self, file: StoredFile) -> None:
-        with self._lock:
-            self._files.pop(file.token, None)
+        self._files.pop(file.token, None)
         self._record_path(file.token).unlink(missing_ok=True)
         if not file.is_linked:
             self._content(file.token).unlink(missing_ok=True)

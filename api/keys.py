@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engine import EngineError, InvalidRequest
+from jobs import StorageFailed
 from jobs.files import write_whole
 
 FILE = "keys.json"
@@ -92,7 +93,7 @@ class Keys:
         """Return the keys by id; reads the file when it has changed.
 
         Raises:
-            InvalidRequest: the file cannot be read; nobody is let in by mistake.
+            StorageFailed: the file cannot be read; nobody is let in by mistake.
         """
         with self._lock:
             try:
@@ -105,8 +106,8 @@ class Keys:
             except FileNotFoundError:
                 self._keys, self._seen = {}, None
             except (OSError, ValueError, TypeError, KeyError) as error:
-                problem = f"expected a file of keys, got {type(error).__name__}"
-                raise InvalidRequest(str(self._path), problem) from error
+                problem = f"{FILE}: expected a file of keys, got {type(error).__name__}"
+                raise StorageFailed(problem) from error
             return self._keys
 
     def _write(self, keys: Sequence[Key]) -> None:

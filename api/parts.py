@@ -1,12 +1,13 @@
 """Files that come in parts, in any order: kept apart until the last is here, then put together."""
 
+import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from api.arrival import DIGEST, Arrived
+from api.arrival import DIGEST, Arrival, Arrived
 from api.files import FileStore, StoredFile
 from api.labels import Label
 from engine import InvalidRequest
@@ -48,16 +49,11 @@ class Parts:
         if not 1 <= number <= MAX_PARTS:
             raise InvalidRequest("partNumber", f"expected 1 to {MAX_PARTS}, got {number}")
         upload = self._open(upload_id, owner)
-        others = sum(part.size for key, part in list(upload.parts.items()) if key != number)
+        with self._lock:
+            others = sum(part.size for key, part in upload.parts.items() if key != number)
         with self._files.arrival(owner) as arrival:
             await arrival.write_all(chunks, before=others)
-            part = arrival.finish()
-        with self._lock:
-            before = upload.parts.get(number)
-            upload.parts[number] = part
-        if before is not None:
-            self._drop(before, owner)
-        return part.digest
+            return await asyncio.to_thread(lambda: self._add(upload_id, upload, number, arrival))
 
     def join(self, upload_id: str, listed: Mapping[int, str], label: Label) -> StoredFile:
         """Put a file together; told again, it says the same.
@@ -74,11 +70,22 @@ class Parts:
         """
         with self._lock:
             upload = self._uploads.get(upload_id)
-        if upload is None:
-            done = self._files.find_token(label.token or "")
-            if done is None:
-                raise InvalidRequest("uploadId", "expected an upload that is under way")
-            return done
+            if upload is None:
+                return self._done(label)
+            wanted, others = self._chosen(upload, listed)
+            del self._uploads[upload_id]
+        self._drop(others, upload.owner)
+        try:
+            whole = _together(wanted)
+        except OSError:
+            self._drop(wanted, upload.owner)
+            raise
+        return self._files.keep(whole, label)
+
+    def _chosen(
+        self, upload: _Upload, listed: Mapping[int, str]
+    ) -> tuple[list[Arrived], list[Arrived]]:
+        """Find the parts that a client wants put together, in order, and those that it does not want."""
         numbers = sorted(listed or upload.parts)
         if not numbers:
             raise InvalidRequest("parts", "expected at least one")
@@ -86,19 +93,22 @@ class Parts:
             here = upload.parts.get(number)
             if here is None or (listed and listed[number] != here.digest):
                 raise InvalidRequest("parts", f"expected part {number} as it was sent")
-        self._files.room.check(sum(upload.parts[number].size for number in numbers))
+        wanted = [upload.parts[number] for number in numbers]
+        self._files.room.check(sum(part.size for part in wanted))
+        return wanted, [part for part in upload.parts.values() if part not in wanted]
+
+    def _add(self, upload_id: str, upload: _Upload, number: int, arrival: Arrival) -> str:
+        """Let a part that has arrived take the place of an earlier one."""
+        part = arrival.finish()
         with self._lock:
-            self._uploads.pop(upload_id, None)
-        wanted = [upload.parts.pop(number) for number in numbers]
-        for part in upload.parts.values():
-            self._drop(part, upload.owner)
-        try:
-            whole = _together(wanted)
-        except OSError:
-            for part in wanted:
-                self._drop(part, upload.owner)
-            raise
-        return self._files.keep(whole, label)
+            is_open = self._uploads.get(upload_id) is upload
+            late = upload.parts.get(number) if is_open else part
+            if is_open:
+                upload.parts[number] = part
+        self._drop([late] if late else [], upload.owner)
+        if not is_open:
+            raise InvalidRequest("uploadId", "expected an upload that is under way")
+        return part.digest
 
     def _open(self, upload_id: str, owner: str) -> _Upload:
         now = self._clock()
@@ -111,13 +121,20 @@ class Parts:
                 self._uploads[upload_id] = _Upload(owner, now)
             upload = self._uploads[upload_id]
         for item in given_up:
-            for part in item.parts.values():
-                self._drop(part, item.owner)
+            self._drop(item.parts.values(), item.owner)
         return upload
 
-    def _drop(self, part: Arrived, owner: str) -> None:
-        part.path.unlink(missing_ok=True)
-        self._files.room.give(owner, part.size)
+    def _done(self, label: Label) -> StoredFile:
+        """Find the file that was put together before."""
+        done = self._files.find_token(label.token or "")
+        if done is None:
+            raise InvalidRequest("uploadId", "expected an upload that is under way")
+        return done
+
+    def _drop(self, parts: Iterable[Arrived], owner: str) -> None:
+        for part in parts:
+            part.path.unlink(missing_ok=True)
+            self._files.room.give(owner, part.size)
 
 
 def _together(parts: list[Arrived]) -> Arrived:

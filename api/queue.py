@@ -124,7 +124,8 @@ class _Desk:
                 yield _event(body)
 
     async def _call(self, request: Request) -> Call | None:
-        owner, call_id = caller(request, self._api), request.path_params["request_id"]
+        owner = caller(request, self._api, with_token=True)
+        call_id = request.path_params["request_id"]
         if not ID.fullmatch(call_id):
             return None
         call = await run_in_threadpool(self._api.jobs.calls.get, call_id, owner)

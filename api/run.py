@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from api.answers import flat
+from api.answers import gone
 from api.calling import Asked, read_call, submit
 from api.results import answer_of
 from api.settings import Api
@@ -37,7 +37,7 @@ def _running(api: Api, endpoint: Endpoint) -> Callable[[Request], Awaitable[Resp
 
 
 async def _run(api: Api, asked: Asked, request: Request) -> Response:
-    is_ours = api.jobs.calls.get(asked.id, asked.owner) is None
+    known = await run_in_threadpool(api.jobs.calls.get, asked.id, asked.owner)
     call = await run_in_threadpool(submit, api, asked)
     if call.has_job:
         await wait_over(api, call, request)
@@ -46,7 +46,7 @@ async def _run(api: Api, asked: Asked, request: Request) -> Response:
         raise ShuttingDown
     if answer is None:
         log.info("job %s: its client went away", call.id)
-        if is_ours:
+        if known is None:
             await run_in_threadpool(api.jobs.cancel, call.id, owner=call.owner)
-        answer = flat(499, "The client went away.", "client_disconnected")
+        answer = gone()
     return answer.response(**{"x-fal-request-id": call.id})

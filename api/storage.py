@@ -52,7 +52,6 @@ def storage_routes(api: Api) -> APIRouter:
         ("POST", "/rest/storage/upload/initiate", desk.initiate),
         ("POST", "/rest/storage/upload/initiate-multipart", desk.initiate_parts),
         ("POST", "/rest/tokens", desk.run_token),
-        ("POST", "/rest/tokens/", desk.run_token),
         ("POST", "/cdn/files/upload", desk.upload),
         ("POST", "/cdn/files/upload/multipart", desk.begin_parts),
         ("PUT", file, desk.put),

@@ -1,5 +1,6 @@
 """Who is let in and under which names: the front, keys and their owners, other origins, documents, health."""
 
+import asyncio
 import json
 
 import pytest
@@ -196,6 +197,58 @@ def test_receivers_of_webhooks_find_the_public_key(face):
     client = face.open(signing_key=open_signing_key(face.data_dir))
     keys = client.get("/rest/.well-known/jwks.json").json()["keys"]
     assert [key["kty"] for key in keys] == ["OKP"]
+
+
+def test_keys_that_cannot_be_read_let_nobody_in_and_say_nothing_of_their_place(face):
+    client = face.open(is_open=False)
+    key = {"authorization": f"Key {face.api.keys.add(ANN)}"}
+    (face.data_dir / "keys.json").write_text("{")
+    for answer in (client.get("/metrics", headers=key), client.post(f"/{TEXT}", headers=key)):
+        assert answer.status_code == 503
+        assert answer.json()["detail"] == "keys.json: expected a file of keys, got JSONDecodeError"
+
+
+def test_a_token_stands_for_the_key_in_the_address_of_a_request(face):
+    ann = keyed(face, face.open(is_open=False), ANN)
+    token = ann.post("/rest/tokens", json={"token_expiration": 120}).json()
+    call = submit(ann)
+    follow(ann, call)
+    del ann.headers["authorization"]
+    for address in (call["response_url"], call["status_url"], call["status_url"] + "/stream"):
+        assert ann.get(f"{address}?fal_jwt_token={token}").status_code == 200
+        assert ann.get(f"{address}?fal_jwt_token={token}x").status_code == 401
+    assert ann.post(f"/{TEXT}?fal_jwt_token={token}", json={}).status_code == 401
+
+
+@pytest.mark.parametrize("path", [f"/{TEXT}", f"/queue/{TEXT}", "/cdn/files/upload"])
+def test_who_goes_away_in_the_middle_of_a_body_is_no_defect(face, path, caplog):
+    face.open()
+    sent = []
+    messages = [
+        {"type": "http.disconnect"},
+        {"type": "http.request", "body": b"{", "more_body": True},
+    ]
+
+    async def receive():
+        return messages.pop()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": b"",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1:7860")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 7860),
+    }
+    asyncio.run(Front(page, build(face.api))(scope, receive, send))
+    assert sent[0]["status"] == 499
+    assert not caplog.records
 
 
 def test_tokens_are_had_with_a_slash_at_the_end_too(client):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import resource
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -247,6 +248,21 @@ def test_a_promised_address_is_kept_and_may_be_filled_again(tmp_path: Path) -> N
         assert file.path.read_bytes() == text
         assert store.room.used("ada") == len(text)
     assert on_disk(store) == 2
+
+
+def test_what_is_sent_twice_at_once_is_there_once_and_counted_once(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    label = Label(owner="ada", token=store.new_token(), file_name="a.txt")
+    for _ in range(10):
+        arrivals = [store.arrival("ada") for _ in range(4)]
+        for number, arrival in enumerate(arrivals):
+            arrival.write(b"x" * (number + 1))
+        with ThreadPoolExecutor(4) as pool:
+            kept = list(pool.map(lambda item: store.keep(item.finish(), label), arrivals))
+        left = store.find_token(label.token or "")
+        assert left in kept
+        assert left is not None
+        assert len(left.path.read_bytes()) == left.size == store.room.total
 
 
 @pytest.mark.parametrize("token", ["../x", "a" * 31, "a" * 33, "/" * 32, "." * 32, "ä" * 32])

@@ -7,6 +7,7 @@ import pytest
 
 from api.keys import FILE, Keys, keys_command
 from engine import InvalidRequest
+from jobs import StorageFailed
 
 
 def test_a_key_belongs_to_its_owner(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_a_damaged_file_lets_nobody_in(tmp_path: Path) -> None:
     key = keys.add("ada")
     for text in ("{", "[]", '{"keys": [{"id": "x"}]}', "\xff"):
         (tmp_path / FILE).write_text(text, encoding="latin-1")
-        with pytest.raises(InvalidRequest, match="expected a file of keys"):
+        with pytest.raises(StorageFailed, match="expected a file of keys"):
             Keys(tmp_path).owner_of(f"Key {key}")
 
 

@@ -1,6 +1,8 @@
 """Uploads as fal's clients send them, and what comes back: as it was sent, as an attachment, to those who have the address."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from api.labels import safe_name
+from api.labels import Label, safe_name
 from api.limits import Limits
+from api.parts import Parts
 from api.settings import Api
+from engine import InvalidRequest
 from tests.api.storage_app import storage_api, storage_app
 
 LOCAL = "http://127.0.0.1:7860"
@@ -329,7 +333,7 @@ def test_a_key_is_needed_where_the_studio_is_not_open(tmp_path: Path) -> None:
         "/rest/storage/auth/token",
         "/rest/storage/upload/initiate",
         "/rest/storage/upload/initiate-multipart",
-        "/rest/tokens/",
+        "/rest/tokens",
         "/cdn/files/upload",
         "/cdn/files/upload/multipart",
     ]
@@ -348,20 +352,35 @@ def test_a_key_is_needed_where_the_studio_is_not_open(tmp_path: Path) -> None:
     assert client.get(url).content == b"hello"  # the address is enough
 
 
-def test_a_run_token_stands_for_the_key_in_an_address(tmp_path: Path) -> None:
+def test_a_token_never_leads_to_another(tmp_path: Path) -> None:
     api = storage_api(tmp_path, is_open=False)
     client = TestClient(storage_app(api), base_url=LOCAL)
     key = {"authorization": f"Key {api.keys.add('ada')}"}
-    body = {"allowed_apps": ["fooocus"], "token_expiration": 120}
+    run_token = client.post("/rest/tokens", headers=key).json()
+    upload_token = client.post("/rest/storage/auth/token", headers=key).json()["token"]
+    for path in ("/rest/tokens", "/rest/storage/auth/token", "/rest/storage/upload/initiate"):
+        for token in (run_token, upload_token):
+            assert client.post(f"{path}?fal_jwt_token={token}").status_code == 401
+            sent = {"authorization": f"Bearer {token}"}
+            assert client.post(path, headers=sent).status_code == 401
 
-    token = client.post("/rest/tokens/", json=body, headers=key).json()
 
-    assert isinstance(token, str)
-    path = "/rest/storage/auth/token"
-    assert client.post(f"{path}?fal_jwt_token={token}").status_code == 200
-    assert client.post(f"{path}?fal_jwt_token={token}x").status_code == 401
-    upload_token = client.post(path, headers=key).json()["token"]
-    assert client.post(f"{path}?fal_jwt_token={upload_token}").status_code == 401
+def test_a_part_that_comes_after_its_file_was_put_together_leaves_nothing(api: Api) -> None:
+    parts, label = Parts(api.files), Label(owner="ada", token="t" * 32)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"late"
+        parts.join(label.token or "", {}, label)
+
+    async def at_once() -> AsyncIterator[bytes]:
+        yield b"hello"
+
+    asyncio.run(parts.receive(label.token or "", "ada", 1, at_once()))
+    with pytest.raises(InvalidRequest, match="under way"):
+        asyncio.run(parts.receive(label.token or "", "ada", 2, slowly()))
+
+    assert api.files.room.total == len(b"hello")
+    assert len(list(api.files.folder.iterdir())) == 2  # the file and its record
 
 
 @pytest.mark.parametrize("header", ["x-fal-object-lifecycle", "x-fal-object-lifecycle-preference"])
