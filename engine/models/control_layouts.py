@@ -73,8 +73,8 @@ def settings_of(shapes: Mapping[str, Shape]) -> dict[str, Any]:
     levels = range(1 + max(_numbers(r"^down_blocks\.(\d+)\.", shapes), default=-1))
     attentive = [f"down_blocks.{level}.attentions.0.norm.weight" in shapes for level in levels]
     depths = [
-        len(_numbers(rf"^down_blocks\.{level}\.attentions\.0\.transformer_blocks\.(\d+)\.", shapes))
-        for level in levels
+        _depth(f"down_blocks.{level}" if attends else "mid_block", shapes)
+        for level, attends in enumerate(attentive)
     ]
     settings: dict[str, Any] = {
         "in_channels": shapes["conv_in.weight"][1],
@@ -85,7 +85,7 @@ def settings_of(shapes: Mapping[str, Shape]) -> dict[str, Any]:
         "down_block_types": tuple(
             "CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in attentive
         ),
-        "transformer_layers_per_block": tuple(depth or 1 for depth in depths),
+        "transformer_layers_per_block": tuple(depths),
         "mid_block_type": "UNetMidBlock2D",
         **hint_settings(shapes),
     }
@@ -161,6 +161,11 @@ def _hint_modules(shapes: Mapping[str, Shape]) -> list[str]:
         *(f"{HINT}.blocks.{number}" for number in blocks),
         f"{HINT}.conv_out",
     ]
+
+
+def _depth(block: str, shapes: Mapping[str, Shape]) -> int:
+    """Count the transformer blocks in a level's attention; some small ControlNets have none there."""
+    return len(_numbers(rf"^{block}\.attentions\.0\.transformer_blocks\.(\d+)\.", shapes))
 
 
 def _numbers(pattern: str, keys: Iterable[str]) -> set[int]:

@@ -119,11 +119,12 @@ def test_every_layout_answers_as_diffusers(
     "changes",
     [
         {"down_block_types": ("DownBlock2D",) * 3, "mid_block_type": "UNetMidBlock2D"},
-        {"down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D")},
+        {"transformer_layers_per_block": [0, 0, 1]},
+        {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D")},
         {"transformer_layers_per_block": [1, 2, 3]},
         {"conditioning_channels": 4, "conditioning_embedding_out_channels": (4, 8, 8, 32)},
     ],
-    ids=["small", "mid", "deep", "other hint"],
+    ids=["small", "mid", "as SD 1.5", "deep", "other hint"],
 )
 @torch.inference_mode()
 def test_settings_are_told_from_shapes(changes: Mapping[str, Any], unet: Any) -> None:
