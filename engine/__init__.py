@@ -23,8 +23,9 @@ from engine.events import (
 )
 from engine.geometry import Size, parse_size
 from engine.library import Library, Shelves, read_library
-from engine.plan import Plan, plan, plan_from_json, plan_to_json, request_of
+from engine.plan import Plan, plan_from_json, plan_to_json, request_of
 from engine.requests import TextRequest
+from engine.settle import plan
 
 __all__ = [
     "Catalog",

@@ -26,17 +26,10 @@ from engine.models.devices import choose_device, use_threads
 from engine.models.expander import ModelExpander
 from engine.models.hashes import FileHashes
 from engine.net import Fetcher
-from engine.plan import (
-    ImagePlan,
-    ImagePrompts,
-    Plan,
-    only_image,
-    plan,
-    plan_to_json,
-    with_expansion,
-)
+from engine.plan import ImagePlan, ImagePrompts, Plan, only_image, plan_to_json, with_expansion
 from engine.requests import TextRequest
 from engine.sampling.latent_format import LatentFormat
+from engine.settle import plan
 from engine.stages.decode import decode_latents
 from engine.stages.metadata import content_type, encode_image
 from engine.stages.preview import encode_previews

@@ -5,6 +5,7 @@ have any size; it is stretched to its picture.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -34,6 +35,45 @@ SLOT_DEFAULTS: Mapping[ImagePromptType, tuple[float, float]] = {
     "FaceSwap": (0.9, 0.75),
 }
 """What `ImagePrompt.stop_at` and `ImagePrompt.weight` are where nobody sets them, as in Fooocus."""
+
+
+FACTORS: Mapping[UpscaleOrVaryMethod, float] = {
+    "Upscale (1.5x)": 1.5,
+    "Upscale (2x)": 2.0,
+    "Upscale (Fast 2x)": 2.0,
+}
+"""How many times as long the sides become with each method that enlarges."""
+STRENGTHS: Mapping[UpscaleOrVaryMethod, float] = {
+    "Vary (Subtle)": 0.5,
+    "Vary (Strong)": 0.85,
+    "Upscale (1.5x)": 0.382,
+    "Upscale (2x)": 0.382,
+}
+"""Share of the noise with which each method that paints begins, where nobody sets it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InpaintSettings:
+    """What an inpaint mode sets where a request does not."""
+
+    disable_initial_latent: bool
+    engine: InpaintEngine
+    strength: float
+    respective_field: float
+
+
+INPAINT_MODES: Mapping[InpaintMode, InpaintSettings] = {
+    "Inpaint or Outpaint (default)": InpaintSettings(
+        disable_initial_latent=False, engine="v2.6", strength=1.0, respective_field=0.618
+    ),
+    "Improve Detail (face, hand, eyes, etc.)": InpaintSettings(
+        disable_initial_latent=False, engine="None", strength=0.5, respective_field=0.0
+    ),
+    "Modify Content (add objects, change background, etc.)": InpaintSettings(
+        disable_initial_latent=True, engine="v2.6", strength=1.0, respective_field=0.0
+    ),
+}
+"""As in Fooocus."""
 
 
 class ImagePrompt(RequestPart):

@@ -17,12 +17,20 @@ Role = Literal[
     "image encoder",
     "image negative",
     "face detector",
+    "upscaler",
+    "inpaint head",
+    "inpaint v1",
+    "inpaint v2.5",
+    "inpaint v2.6",
 ]
 """What a helper is for; the first four are the types of image prompts."""
 
 _MISC = "https://huggingface.co/lllyasviel/misc/resolve/main/"
 _ADAPTERS = "https://huggingface.co/h94/IP-Adapter/resolve/main/sdxl_models/"
 _FACES = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/"
+
+
+_INPAINT = "https://huggingface.co/lllyasviel/fooocus_inpaint/resolve/main/"
 
 
 def _offer(kind: Kind, folder: str, file: str) -> Offer:
@@ -37,6 +45,11 @@ COMMON: Mapping[Role, Offer] = {
     "image encoder": _offer("clip_vision", _MISC, "clip_vision_vit_h.safetensors"),
     "image negative": _offer("controlnet", _MISC, "fooocus_ip_negative.safetensors"),
     "face detector": _offer("controlnet", _FACES, "detection_Resnet50_Final.pth"),
+    "upscaler": _offer("upscaler", _MISC, "fooocus_upscaler_s409985e5.bin"),
+    "inpaint head": _offer("inpaint", _INPAINT, "fooocus_inpaint_head.pth"),
+    "inpaint v1": _offer("inpaint", _INPAINT, "inpaint.fooocus.patch"),
+    "inpaint v2.5": _offer("inpaint", _INPAINT, "inpaint_v25.fooocus.patch"),
+    "inpaint v2.6": _offer("inpaint", _INPAINT, "inpaint_v26.fooocus.patch"),
 }
 """The helpers that fit all SDXL models, and where they can be fetched."""
 

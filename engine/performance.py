@@ -1,6 +1,6 @@
 """The performance modes: named bundles of steps, sampler and a step-distilled LoRA.
 
-`engine.plan.plan` settles them; no stage ever asks which mode is on. Knows nothing of what else a plan holds.
+`engine.settle.plan` settles them; no stage ever asks which mode is on. Knows nothing of what else a plan holds.
 """
 
 from collections.abc import Mapping

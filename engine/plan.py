@@ -1,6 +1,6 @@
-"""From what was asked to what will be done.
+"""What will be done, with every decision about the picture settled: sizes, steps, seeds, texts, weights.
 
-`plan` settles every decision about the picture: sizes, steps, seeds, texts, weights. A plan holds no pixels and no tensors,
+`engine.settle.plan` makes one of a request. A plan holds no pixels and no tensors,
 equals another plan exactly when it makes the same picture, and goes to JSON and back unchanged: it is the record that is saved.
 """
 
@@ -11,27 +11,20 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from engine.catalog import SDXL_NATIVE, Catalog, Checkpoint, read_header
-from engine.errors import InvalidRequest
-from engine.families import Family, require_refiner
-from engine.geometry import Size, nearest_bucket, parse_size
-from engine.image_inputs import ImagePromptType
-from engine.library import Library
-from engine.partners import Role, partner
-from engine.performance import MODES, Mode
-from engine.prompt.assemble import Lines, Wording, assemble, read_lines
-from engine.prompt.lora_tags import take_lora_tags
-from engine.prompt.styles import EXPANSION_STYLE, find_styles
+from engine.families import Family
+from engine.geometry import Size
+from engine.image_inputs import (
+    ImagePromptType,
+    Side,
+    UpscaleOrVaryMethod,
+)
+from engine.performance import MODES
 from engine.requests import (
-    MAX_LORAS,
-    MAX_SEED,
-    Advanced,
     Compat,
     ImageAttention,
     LoraWeight,
     MetadataScheme,
     OutputFormat,
-    Performance,
     SwapMethod,
     TextRequest,
 )
@@ -144,7 +137,40 @@ class FromNoise:
     kind: Literal["noise"] = "noise"
 
 
-Start = FromNoise
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FromPicture:
+    """The picture starts from another one: it is varied or enlarged."""
+
+    kind: Literal["picture"] = "picture"
+    method: UpscaleOrVaryMethod
+    image: str
+    """Name of the file among the job's inputs."""
+    upscaler: str | None = None
+    """What enlarges it; None where it is varied."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repainting:
+    """A part of a picture is painted anew, or what lies beyond its sides."""
+
+    kind: Literal["inpaint"] = "inpaint"
+    image: str
+    """Name of the file among the job's inputs."""
+    mask: str | None
+    outpaint: tuple[Side, ...]
+    disable_initial_latent: bool
+    respective_field: float
+    erode_or_dilate: int
+    invert_mask: bool
+    upscaler: str
+    """What enlarges a small part before it is painted."""
+    head: str | None = None
+    """The inpaint head; None without an inpaint engine, like `patch`."""
+    patch: str | None = None
+    """What is put on the base model's UNet while it paints, but not on the one that ends the picture."""
+
+
+Start = FromNoise | FromPicture | Repainting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +205,7 @@ class Plan:
     base_model: str
     native_size: int
     size: Size
-    """The size that was asked for, and that the files have."""
+    """The size that was asked for, and that the files have; of pictures made of others the worker settles it."""
     sample_size: Size
     """The size the model paints at."""
     sampling: Sampling
@@ -210,62 +236,6 @@ class Plan:
     """Names of the weights and their sha256 in hex, filled in when a picture is saved."""
     notes: tuple[str, ...] = ()
     """Sentences on what was asked and could not be done, for the person who asked."""
-
-
-def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
-    """Settle a request.
-
-    Args:
-        request: What was asked.
-        library: The weights, styles and wildcards that are there.
-        seed: Taken when the request names none; the caller draws it, so that a plan is a function of its arguments.
-
-    Raises:
-        ModelNotFound: weights that are asked for are not in the catalog.
-        ModelIncompatible: the refiner is of no family that can refine.
-        InvalidRequest: a prompt has too many lines or a weight that is not a finite number, or there is no such style.
-    """
-    more, catalog = request.advanced, library.catalog
-    base = catalog.checkpoint(more.base_model)
-    mode = MODES[request.performance]
-    taken = _take_tags(request, base, library)
-    first_seed = seed if request.seed is None else request.seed
-    size = parse_size(request.aspect_ratio)
-    steps = more.num_inference_steps or mode.steps
-    images, notes = _images(request, library, taken.prompt, first_seed)
-    return Plan(
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        base_model=base.name,
-        native_size=base.native_size,
-        size=size,
-        sample_size=size if base.native_size == SDXL_NATIVE else nearest_bucket(size, base.buckets),
-        sampling=Sampling(
-            sampler=mode.distilled.sampler if mode.distilled else more.sampler,
-            scheduler=mode.distilled.scheduler if mode.distilled else more.scheduler,
-            num_inference_steps=steps,
-        ),
-        guidance=_guidance(request, mode),
-        size_conditioning=_size_conditioning(more, mode),
-        clip_skip=more.clip_skip,
-        start=FromNoise(),
-        images=images,
-        output_format=request.output_format,
-        previews=more.previews and not (request.enable_safety_checker and not base.is_pocket),
-        deterministic=more.deterministic,
-        compat=more.compat,
-        request=_settled(request, first_seed, base.name),
-        vae=None if more.vae is None else catalog.vae(more.vae).name,
-        loras=(*taken.loras, *_distilled_lora(request.performance, base, catalog)),
-        refiner=None if mode.distilled else _refiner(request, base, catalog, steps),
-        refiner_switch=1.0 if mode.distilled else request.refiner_switch,
-        freeu=None if more.freeu is None else FreeU(**more.freeu.model_dump()),
-        image_prompts=_image_prompts(request, base, catalog),
-        safety=request.enable_safety_checker,
-        save_metadata=more.save_metadata,
-        metadata_scheme=more.metadata_scheme,
-        notes=(*taken.notes, *notes),
-    )
 
 
 def plan_to_json(value: Plan) -> str:
@@ -319,53 +289,6 @@ def with_expansion(value: Plan, index: int, text: str) -> Plan:
     return dataclasses.replace(value, images=images)
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """A prompt without its LoRA tags, and the LoRAs of the request with those of its tags."""
-
-    prompt: Lines
-    loras: tuple[Lora, ...]
-    notes: tuple[str, ...]
-
-
-def _take_tags(request: TextRequest, base: Checkpoint, library: Library) -> _Taken:
-    """Take the tags out of the first line; the others have none."""
-    asked = [
-        _lora(item, f"loras.{index}.path", library) for index, item in enumerate(request.loras)
-    ]
-    lines = read_lines(request.prompt)
-    tags = take_lora_tags(
-        lines.main,
-        [item.name for item in library.catalog.loras],
-        given=[(item.name, item.scale) for item in asked],
-        limit=MAX_LORAS,
-        hidden=_distilled_file(request.performance, base),
-    )
-    notes = [f"There is no LoRA named {name!r}; its tag has no effect." for name in tags.unknown]
-    notes += [f"{name} is more than {MAX_LORAS} LoRAs and left out." for name in tags.beyond_limit]
-    prompt = Lines(tags.text, lines.extras)
-    if not tags.text:
-        prompt = read_lines(str(prompt))
-    tagged = [Lora(name=name, scale=scale) for name, scale in tags.loras[len(asked) :]]
-    return _Taken(prompt, (*asked, *tagged), tuple(notes))
-
-
-def _lora(asked: LoraWeight, field: str, library: Library) -> Lora:
-    """Find a LoRA by name, or by an address that may be fetched from."""
-    if "://" not in asked.path:
-        return Lora(name=library.catalog.lora(asked.path, field).name, scale=asked.scale)
-    if not library.may_fetch(asked.path):
-        problem = (
-            "expected a file of the loras folder, or an address on a host of --allow-downloads"
-        )
-        raise InvalidRequest(field, f"{problem}, got {asked.path[:200]!r}")
-    try:
-        name = library.catalog.lora_at(asked.path).name
-    except ValueError as error:
-        raise InvalidRequest(field, str(error)) from error
-    return Lora(name=name, scale=asked.scale, url=asked.path)
-
-
 def _asked_loras(value: Plan) -> tuple[LoraWeight, ...]:
     """List the LoRAs of a plan as a request names them; the performance mode brings its own."""
     has_own = MODES[value.request.performance].distilled is not None
@@ -373,153 +296,6 @@ def _asked_loras(value: Plan) -> tuple[LoraWeight, ...]:
     return tuple(
         LoraWeight.model_construct(path=item.url or item.name, scale=item.scale) for item in asked
     )
-
-
-def _distilled_file(performance: Performance, base: Checkpoint) -> str | None:
-    """Name the LoRA of a mode: the base model's own, else the one for all SDXL models."""
-    distilled = MODES[performance].distilled
-    if distilled is None:
-        return None
-    return dict(base.performance_loras).get(performance, distilled.lora)
-
-
-def _distilled_lora(
-    performance: Performance, base: Checkpoint, catalog: Catalog
-) -> tuple[Lora, ...]:
-    file, distilled = _distilled_file(performance, base), MODES[performance].distilled
-    if file is None or distilled is None:
-        return ()
-    return (Lora(name=catalog.lora(file, "performance").name, scale=distilled.scale),)
-
-
-def _guidance(request: TextRequest, mode: Mode) -> Guidance:
-    """Settle guidance; distilled models have it built in."""
-    if mode.distilled:
-        return Guidance(guidance_scale=1.0, adaptive_cfg=1.0, sharpness=0.0)
-    return Guidance(
-        guidance_scale=request.guidance_scale,
-        adaptive_cfg=request.advanced.adaptive_cfg,
-        sharpness=request.sharpness,
-    )
-
-
-def _size_conditioning(more: Advanced, mode: Mode) -> SizeConditioning:
-    if mode.distilled:
-        return SizeConditioning(positive_scale=1.0, negative_scale=1.0, end=0.0)
-    return SizeConditioning(
-        positive_scale=more.adm_scaler_positive,
-        negative_scale=more.adm_scaler_negative,
-        end=more.adm_scaler_end,
-    )
-
-
-def _refiner(
-    request: TextRequest, base: Checkpoint, catalog: Catalog, steps: int
-) -> Refiner | None:
-    """Settle the refiner; the base model itself is none.
-
-    Fooocus counts the share of steps by the mode's own number of them, also where the request names another.
-    """
-    more = request.advanced
-    if request.refiner_model is None:
-        return None
-    model = catalog.checkpoint(request.refiner_model, "refiner_model")
-    if model.name == base.name:
-        return None
-    family = model.family
-    if family is None:
-        family = require_refiner(
-            model.name, read_header(model.path)
-        )  # whose sentence says what it is
-    counted = MODES[request.performance].steps if more.compat == "fooocus" else steps
-    return Refiner(
-        model=model.name,
-        family=family,
-        method="vae" if family == "sd15" else more.refiner_swap_method,
-        switch=more.refiner_switch_step or round(counted * request.refiner_switch),
-    )
-
-
-def _image_prompts(request: TextRequest, base: Checkpoint, catalog: Catalog) -> ImagePrompts | None:
-    """Settle the images to follow, and what that takes."""
-    more, slots = request.advanced, []
-    for index, asked in enumerate(request.image_prompts):
-        stop_at, weight = asked.settled
-        if weight and stop_at:
-            model = partner(asked.type, base, catalog, f"image_prompts.{index}.type")
-            slots.append(
-                Slot(
-                    type=asked.type,
-                    image=asked.image,
-                    model=model.name,
-                    weight=weight,
-                    stop_at=stop_at,
-                )
-            )
-    if not slots:
-        return None
-    types = {slot.type for slot in slots}
-    has_adapters = bool(types & {"ImagePrompt", "FaceSwap"})
-    has_faces = "FaceSwap" in types and not more.skip_preprocessors
-
-    def helper(role: Role) -> str:
-        return partner(role, base, catalog, "image_prompts").name
-
-    return ImagePrompts(
-        slots=tuple(slots),
-        attention=more.image_attention,
-        softness=more.controlnet_softness,
-        skip_preprocessors=more.skip_preprocessors,
-        canny=(more.canny_low_threshold, more.canny_high_threshold),
-        encoder=helper("image encoder") if has_adapters else None,
-        negative=helper("image negative") if has_adapters else None,
-        face_detector=helper("face detector") if has_faces else None,
-    )
-
-
-def _settled(request: TextRequest, seed: int, base_model: str) -> TextRequest:
-    more = request.advanced.model_copy(update={"base_model": base_model})
-    return request.model_copy(update={"seed": seed, "advanced": more})
-
-
-def _images(
-    request: TextRequest, library: Library, prompt: Lines, first_seed: int
-) -> tuple[tuple[ImagePlan, ...], tuple[str, ...]]:
-    """Settle the texts of all images; the second answer is what people should know of them."""
-    more = request.advanced
-    wording = Wording(
-        prompt=prompt,
-        negative_prompt=read_lines(request.negative_prompt),
-        selection=find_styles(request.styles, library.styles),
-        styles=library.styles,
-        wildcards=library.wildcards,
-        wildcards_in_order=more.wildcards_in_order,
-        as_filled=more.compat == "fooocus",
-    )
-    stride = 1 if more.seed_increment else 0
-    images, idle = [], dict[str, None]()
-    for index in range(request.num_images):
-        seed = (first_seed + stride * index) % (MAX_SEED + 1)
-        texts = assemble(wording, seed=seed, index=index, expand=library.expand)
-        idle |= dict.fromkeys(texts.idle_tags)
-        images.append(
-            ImagePlan(
-                seed=seed,
-                positive=texts.positive,
-                negative=texts.negative,
-                pooled_positive=texts.pooled_positive,
-                pooled_negative=texts.pooled_negative,
-                prompt=texts.prompt,
-                negative_prompt=texts.negative_prompt,
-                styles=texts.styles,
-                expansion=texts.expansion,
-                is_to_expand=library.expand is None and EXPANSION_STYLE in texts.styles,
-            )
-        )
-    notes = tuple(
-        f"<lora:{name}> has no effect there; LoRA tags belong into the first line." for name in idle
-    )
-    return tuple(images), notes
 
 
 @cache

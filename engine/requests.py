@@ -1,7 +1,7 @@
 """What a person may ask for: names, ranges, defaults and their meaning, each in one place.
 
 Fields carry fal's names. A `Knob` on each says what the page shows and, where fal's own range or default is another, what
-the wire binds. Requests are frozen; `engine.plan.plan` turns one into a `Plan`. Knows nothing of models or files.
+the wire binds. Requests are frozen; `engine.settle.plan` turns one into a `Plan`. Knows nothing of models or files.
 """
 
 from typing import Annotated, Literal, Self

@@ -29,6 +29,7 @@ FLOORS = {
     "engine.models": 3,
     "engine.sampling": 3,
     "engine.plan": 2,
+    "engine.settle": 2,
     "engine.catalog": 1,
     "engine.families": 1,
     "engine.fooocus_dir": 1,

@@ -1,0 +1,381 @@
+"""From what was asked to what will be done: every decision about a picture is settled here, and nowhere else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.catalog import SDXL_NATIVE, Catalog, Checkpoint, read_header
+from engine.errors import InvalidRequest
+from engine.families import require_refiner
+from engine.geometry import nearest_bucket, parse_size
+from engine.image_inputs import (
+    FACTORS,
+    INPAINT_MODES,
+    STRENGTHS,
+    Inpaint,
+    InpaintEngine,
+)
+from engine.library import Library
+from engine.partners import Role, partner
+from engine.performance import MODES, Mode
+from engine.plan import (
+    FreeU,
+    FromNoise,
+    FromPicture,
+    Guidance,
+    ImagePlan,
+    ImagePrompts,
+    Lora,
+    Plan,
+    Refiner,
+    Repainting,
+    Sampling,
+    SizeConditioning,
+    Slot,
+    Start,
+)
+from engine.prompt.assemble import Lines, Wording, assemble, read_lines
+from engine.prompt.lora_tags import take_lora_tags
+from engine.prompt.styles import EXPANSION_STYLE, find_styles
+from engine.requests import (
+    MAX_LORAS,
+    MAX_SEED,
+    Advanced,
+    LoraWeight,
+    Performance,
+    TextRequest,
+)
+
+UNPATCHED_FROM = 0.8
+"""Share of the steps from which a repainted picture is painted without the patch, as in Fooocus."""
+PATCHES: Mapping[InpaintEngine, Role] = {
+    "v1": "inpaint v1",
+    "v2.5": "inpaint v2.5",
+    "v2.6": "inpaint v2.6",
+}
+
+
+def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
+    """Settle a request.
+
+    Args:
+        request: What was asked.
+        library: The weights, styles and wildcards that are there.
+        seed: Taken when the request names none; the caller draws it, so that a plan is a function of its arguments.
+
+    Raises:
+        ModelNotFound: weights that are asked for are not in the catalog.
+        ModelIncompatible: the refiner is of no family that can refine.
+        InvalidRequest: a prompt has too many lines or a weight that is not a finite number, or there is no such style.
+    """
+    more, catalog = request.advanced, library.catalog
+    base = catalog.checkpoint(more.base_model)
+    mode = MODES[request.performance]
+    taken = _take_tags(request, base, library)
+    first_seed = seed if request.seed is None else request.seed
+    size = parse_size(request.aspect_ratio)
+    steps = more.num_inference_steps or _usual_steps(request, mode)
+    start, strength = _start(request, base, catalog)
+    refiner = None if mode.distilled else _refiner(request, base, catalog, steps)
+    refiner_switch = 1.0 if mode.distilled else request.refiner_switch
+    if refiner is None and isinstance(start, Repainting) and start.patch:
+        refiner, refiner_switch = _without_patch(base, steps), UNPATCHED_FROM
+    images, notes = _images(request, library, taken.prompt, first_seed)
+    return Plan(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        base_model=base.name,
+        native_size=base.native_size,
+        size=size,
+        sample_size=size if base.native_size == SDXL_NATIVE else nearest_bucket(size, base.buckets),
+        sampling=Sampling(
+            sampler=mode.distilled.sampler if mode.distilled else more.sampler,
+            scheduler=mode.distilled.scheduler if mode.distilled else more.scheduler,
+            num_inference_steps=steps,
+            strength=strength,
+        ),
+        guidance=_guidance(request, mode),
+        size_conditioning=_size_conditioning(more, mode),
+        clip_skip=more.clip_skip,
+        start=start,
+        images=images,
+        output_format=request.output_format,
+        previews=more.previews and not (request.enable_safety_checker and not base.is_pocket),
+        deterministic=more.deterministic,
+        compat=more.compat,
+        request=_settled(request, first_seed, base.name),
+        vae=None if more.vae is None else catalog.vae(more.vae).name,
+        loras=(*taken.loras, *_distilled_lora(request.performance, base, catalog)),
+        refiner=refiner,
+        refiner_switch=refiner_switch,
+        freeu=None if more.freeu is None else FreeU(**more.freeu.model_dump()),
+        image_prompts=_image_prompts(request, base, catalog),
+        safety=request.enable_safety_checker,
+        save_metadata=more.save_metadata,
+        metadata_scheme=more.metadata_scheme,
+        notes=(*taken.notes, *notes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A prompt without its LoRA tags, and the LoRAs of the request with those of its tags."""
+
+    prompt: Lines
+    loras: tuple[Lora, ...]
+    notes: tuple[str, ...]
+
+
+def _take_tags(request: TextRequest, base: Checkpoint, library: Library) -> _Taken:
+    """Take the tags out of the first line; the others have none."""
+    asked = [
+        _lora(item, f"loras.{index}.path", library) for index, item in enumerate(request.loras)
+    ]
+    lines = read_lines(_words(request))
+    tags = take_lora_tags(
+        lines.main,
+        [item.name for item in library.catalog.loras],
+        given=[(item.name, item.scale) for item in asked],
+        limit=MAX_LORAS,
+        hidden=_distilled_file(request.performance, base),
+    )
+    notes = [f"There is no LoRA named {name!r}; its tag has no effect." for name in tags.unknown]
+    notes += [f"{name} is more than {MAX_LORAS} LoRAs and left out." for name in tags.beyond_limit]
+    prompt = Lines(tags.text, lines.extras)
+    if not tags.text:
+        prompt = read_lines(str(prompt))
+    tagged = [Lora(name=name, scale=scale) for name, scale in tags.loras[len(asked) :]]
+    return _Taken(prompt, (*asked, *tagged), tuple(notes))
+
+
+def _words(request: TextRequest) -> str:
+    """Put what is to be painted in the hole before the prompt, as the main line."""
+    more = request.inpaint.additional_prompt if request.inpaint is not None else ""
+    return "\n".join(text for text in (more, request.prompt) if text)
+
+
+def _lora(asked: LoraWeight, field: str, library: Library) -> Lora:
+    """Find a LoRA by name, or by an address that may be fetched from."""
+    if "://" not in asked.path:
+        return Lora(name=library.catalog.lora(asked.path, field).name, scale=asked.scale)
+    if not library.may_fetch(asked.path):
+        problem = (
+            "expected a file of the loras folder, or an address on a host of --allow-downloads"
+        )
+        raise InvalidRequest(field, f"{problem}, got {asked.path[:200]!r}")
+    try:
+        name = library.catalog.lora_at(asked.path).name
+    except ValueError as error:
+        raise InvalidRequest(field, str(error)) from error
+    return Lora(name=name, scale=asked.scale, url=asked.path)
+
+
+def _distilled_file(performance: Performance, base: Checkpoint) -> str | None:
+    """Name the LoRA of a mode: the base model's own, else the one for all SDXL models."""
+    distilled = MODES[performance].distilled
+    if distilled is None:
+        return None
+    return dict(base.performance_loras).get(performance, distilled.lora)
+
+
+def _distilled_lora(
+    performance: Performance, base: Checkpoint, catalog: Catalog
+) -> tuple[Lora, ...]:
+    file, distilled = _distilled_file(performance, base), MODES[performance].distilled
+    if file is None or distilled is None:
+        return ()
+    return (Lora(name=catalog.lora(file, "performance").name, scale=distilled.scale),)
+
+
+def _guidance(request: TextRequest, mode: Mode) -> Guidance:
+    """Settle guidance; distilled models have it built in."""
+    if mode.distilled:
+        return Guidance(guidance_scale=1.0, adaptive_cfg=1.0, sharpness=0.0)
+    return Guidance(
+        guidance_scale=request.guidance_scale,
+        adaptive_cfg=request.advanced.adaptive_cfg,
+        sharpness=request.sharpness,
+    )
+
+
+def _size_conditioning(more: Advanced, mode: Mode) -> SizeConditioning:
+    if mode.distilled:
+        return SizeConditioning(positive_scale=1.0, negative_scale=1.0, end=0.0)
+    return SizeConditioning(
+        positive_scale=more.adm_scaler_positive,
+        negative_scale=more.adm_scaler_negative,
+        end=more.adm_scaler_end,
+    )
+
+
+def _refiner(
+    request: TextRequest, base: Checkpoint, catalog: Catalog, steps: int
+) -> Refiner | None:
+    """Settle the refiner; the base model itself is none.
+
+    Fooocus counts the share of steps by the mode's own number of them, also where the request names another.
+    """
+    more = request.advanced
+    if request.refiner_model is None:
+        return None
+    model = catalog.checkpoint(request.refiner_model, "refiner_model")
+    if model.name == base.name:
+        return None
+    family = model.family
+    if family is None:
+        family = require_refiner(
+            model.name, read_header(model.path)
+        )  # whose sentence says what it is
+    counted = MODES[request.performance].steps if more.compat == "fooocus" else steps
+    return Refiner(
+        model=model.name,
+        family=family,
+        method="vae" if family == "sd15" else more.refiner_swap_method,
+        switch=more.refiner_switch_step or round(counted * request.refiner_switch),
+    )
+
+
+def _image_prompts(request: TextRequest, base: Checkpoint, catalog: Catalog) -> ImagePrompts | None:
+    """Settle the images to follow, and what that takes."""
+    more, slots = request.advanced, []
+    for index, asked in enumerate(request.image_prompts):
+        stop_at, weight = asked.settled
+        if weight and stop_at:
+            model = partner(asked.type, base, catalog, f"image_prompts.{index}.type")
+            slots.append(
+                Slot(
+                    type=asked.type,
+                    image=asked.image,
+                    model=model.name,
+                    weight=weight,
+                    stop_at=stop_at,
+                )
+            )
+    if not slots:
+        return None
+    types = {slot.type for slot in slots}
+    has_adapters = bool(types & {"ImagePrompt", "FaceSwap"})
+    has_faces = "FaceSwap" in types and not more.skip_preprocessors
+
+    def helper(role: Role) -> str:
+        return partner(role, base, catalog, "image_prompts").name
+
+    return ImagePrompts(
+        slots=tuple(slots),
+        attention=more.image_attention,
+        softness=more.controlnet_softness,
+        skip_preprocessors=more.skip_preprocessors,
+        canny=(more.canny_low_threshold, more.canny_high_threshold),
+        encoder=helper("image encoder") if has_adapters else None,
+        negative=helper("image negative") if has_adapters else None,
+        face_detector=helper("face detector") if has_faces else None,
+    )
+
+
+def _usual_steps(request: TextRequest, mode: Mode) -> int:
+    asked = request.upscale_or_vary
+    is_larger = asked is not None and asked.method.startswith("Upscale")
+    return mode.upscale_steps if is_larger else mode.steps
+
+
+def _start(request: TextRequest, base: Checkpoint, catalog: Catalog) -> tuple[Start, float]:
+    """Settle what the picture starts from, and the share of noise that it starts with."""
+    if request.inpaint is not None:
+        return _repainting(request.inpaint, base, catalog)
+    asked = request.upscale_or_vary
+    if asked is None:
+        return FromNoise(), 1.0
+    upscaler = None
+    if asked.method in FACTORS:
+        upscaler = partner("upscaler", base, catalog, "upscale_or_vary.method").name
+    start = FromPicture(method=asked.method, image=asked.image, upscaler=upscaler)
+    return start, asked.strength or STRENGTHS.get(asked.method, 1.0)
+
+
+def _repainting(asked: Inpaint, base: Checkpoint, catalog: Catalog) -> tuple[Repainting, float]:
+    """Settle what the mode leaves open, as Fooocus does.
+
+    Raises:
+        InvalidRequest: there is nothing to paint.
+        ModelNotFound: a helper is missing.
+    """
+    if asked.mask is None and not asked.outpaint:
+        problem = "expected a mask, or sides to paint beyond, got neither"
+        raise InvalidRequest("inpaint.mask", problem)
+    usual = INPAINT_MODES[asked.mode]
+    given = asked.model_dump(exclude_none=True)
+
+    def settled(name: str) -> Any:
+        return given.get(name, getattr(usual, name))
+
+    engine = settled("engine")
+    has_engine = engine != "None"
+
+    def helper(role: Role) -> str:
+        return partner(role, base, catalog, "inpaint.engine").name
+
+    start = Repainting(
+        image=asked.image,
+        mask=asked.mask,
+        outpaint=asked.outpaint,
+        disable_initial_latent=settled("disable_initial_latent"),
+        respective_field=settled("respective_field"),
+        erode_or_dilate=asked.erode_or_dilate,
+        invert_mask=asked.invert_mask,
+        upscaler=helper("upscaler"),
+        head=helper("inpaint head") if has_engine else None,
+        patch=helper(PATCHES[engine]) if has_engine else None,
+    )
+    return start, settled("strength")
+
+
+def _without_patch(base: Checkpoint, steps: int) -> Refiner:
+    """Let the base model end the picture without the inpaint patch."""
+    return Refiner(
+        model=base.name, family="sdxl", method="joint", switch=round(steps * UNPATCHED_FROM)
+    )
+
+
+def _settled(request: TextRequest, seed: int, base_model: str) -> TextRequest:
+    more = request.advanced.model_copy(update={"base_model": base_model})
+    return request.model_copy(update={"seed": seed, "advanced": more})
+
+
+def _images(
+    request: TextRequest, library: Library, prompt: Lines, first_seed: int
+) -> tuple[tuple[ImagePlan, ...], tuple[str, ...]]:
+    """Settle the texts of all images; the second answer is what people should know of them."""
+    more = request.advanced
+    wording = Wording(
+        prompt=prompt,
+        negative_prompt=read_lines(request.negative_prompt),
+        selection=find_styles(request.styles, library.styles),
+        styles=library.styles,
+        wildcards=library.wildcards,
+        wildcards_in_order=more.wildcards_in_order,
+        as_filled=more.compat == "fooocus",
+    )
+    stride = 1 if more.seed_increment else 0
+    images, idle = [], dict[str, None]()
+    for index in range(request.num_images):
+        seed = (first_seed + stride * index) % (MAX_SEED + 1)
+        texts = assemble(wording, seed=seed, index=index, expand=library.expand)
+        idle |= dict.fromkeys(texts.idle_tags)
+        images.append(
+            ImagePlan(
+                seed=seed,
+                positive=texts.positive,
+                negative=texts.negative,
+                pooled_positive=texts.pooled_positive,
+                pooled_negative=texts.pooled_negative,
+                prompt=texts.prompt,
+                negative_prompt=texts.negative_prompt,
+                styles=texts.styles,
+                expansion=texts.expansion,
+                is_to_expand=library.expand is None and EXPANSION_STYLE in texts.styles,
+            )
+        )
+    notes = tuple(
+        f"<lora:{name}> has no effect there; LoRA tags belong into the first line." for name in idle
+    )
+    return tuple(images), notes
