@@ -1,7 +1,7 @@
 """The whole sampling path (noise, levels, sampler, model calls, guidance, refiner) gives Fooocus' numbers on the toy UNet."""
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,15 +9,18 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from engine.conditioning.blend import Blend, is_blended
 from engine.conditioning.branch import Branch
 from engine.conditioning.controls import Control
 from engine.conditioning.size_ids import size_ids
 from engine.conditioning.text import repeat_to_common_length
 from engine.geometry import Size
-from engine.loop import Denoiser, Running, Setup, step
+from engine.loop import Denoiser, Running, Setup, StepSeam, step
 from engine.models.controlnets import ControlNet, build_controlnet
+from engine.models.inpaint_head import head_addition, widen_input, with_additions
 from engine.passes import Course, Refining, begin
 from engine.plan import FreeU, Guidance
+from engine.sampling.latent_format import SDXL
 from engine.sampling.prediction import model_sampling, progress_at
 from engine.sampling.walk import Ask
 from tests.golden_data import (
@@ -46,10 +49,15 @@ class Call(NamedTuple):
     is_base: bool
 
 
-def missing_feature(case: Mapping[str, Any]) -> str | None:
-    """Name what a case needs that the engine does not have yet."""
-    needs = {"inpaint": case["inpaint"]}
-    return next((name for name, needed in needs.items() if needed), None)
+class Headed:
+    """The base model with what an inpaint head adds to the rows of the one image that it is asked about."""
+
+    def __init__(self, unet: Any, addition: Tensor) -> None:
+        self.dtype, self.device = unet.dtype, unet.device
+        self._unet, self._addition = unet, addition
+
+    def __call__(self, x: Tensor, *args: Any, **told: Any) -> Any:
+        return self._unet(with_additions(x, [self._addition] * len(x)), *args, **told)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +69,7 @@ def unets() -> Mapping[str | None, Any]:
         for weight in flipped.parameters():
             if weight.ndim >= 2:
                 weight.copy_(weight.flip(tuple(range(weight.ndim))))
+    widen_input(base)
     return {None: base, "base": load_toy_unet(golden_folder()), "flip": flipped}
 
 
@@ -88,10 +97,29 @@ def controls(
     )
 
 
+def seams(case: Mapping[str, Any], inputs: Mapping[str, Any]) -> tuple[StepSeam, ...]:
+    """What keeps the picture around the hole, for one run of a sampler."""
+    if not case["inpaint"] or not is_blended(case["sampler"], as_fooocus=True):
+        return ()
+    fill, mask = (torch.from_numpy(inputs[name]) for name in ("latent_fill", "latent_mask"))
+    return (Blend(SDXL.to_model(fill), mask, case["seed"]),)
+
+
+def headed(case: Mapping[str, Any], unet: Any, inputs: Mapping[str, Any]) -> Any:
+    """The base model, with an inpaint head where the case has one."""
+    if not case["inpaint"] or not case["inpaint"]["head"]:
+        return unet
+    head, mask, masked = (
+        torch.from_numpy(inputs[name]) for name in ("inpaint_head", "latent_mask", "latent_masked")
+    )
+    return Headed(unet, head_addition(head, mask, SDXL.to_model(masked)))
+
+
 def setup(
     case: Mapping[str, Any],
     unet: Any,
     inputs: Mapping[str, Any],
+    kept: Sequence[StepSeam],
     net: ControlNet | None = None,
 ) -> Setup:
     """Settle what a UNet is told; only the base model has a `net`, and FreeU."""
@@ -118,6 +146,7 @@ def setup(
         positive,
         None if case["cfg"] == 1 else negative,
         freeu=freeu,
+        seams=kept,
         controls=() if net is None else controls(case, net, inputs),
     )
 
@@ -138,10 +167,11 @@ def start(case: Mapping[str, Any], unets: Mapping[str | None, Any], net: Control
         ),
         as_fooocus=True,
     )
-    base = setup(case, unets[None], inputs, net)
+    kept = seams(case, inputs)
+    base = setup(case, headed(case, unets[None], inputs), inputs, kept, net)
     refining = None
     if case["refiner"]:
-        refiner = setup(case, unets[case["refiner"]], inputs)
+        refiner = setup(case, unets[case["refiner"]], inputs, kept)
         refining = Refining(setup=refiner, method=case["method"], switch=case["switch"])
     elif case["method"] != "joint":  # the base model refines itself
         refining = Refining(setup=base, method=case["method"], switch=case["switch"])
@@ -171,8 +201,6 @@ def run(running: Running) -> tuple[list[Ask], list[Tensor], list[Call]]:
 @torch.inference_mode()
 def test_sampling_path_golden(name: str, unets: Mapping[str | None, Any], net: ControlNet) -> None:
     case = CASES[name]
-    if missing := missing_feature(case):
-        pytest.skip(f"not built yet: {missing}")
     expected = golden_arrays(f"e2e/{name}.npz")
     running = start(case, unets, net)
     asked, told, calls = run(running)
