@@ -32,6 +32,8 @@ BUILDS: Mapping[int, tuple[int, str]] = {
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 """Of the colours that CLIP was trained on. Source: https://github.com/openai/CLIP"""
+_PARTS = ("vision_model.", "visual_projection.")
+"""What counts in a file; that of Fooocus holds the text encoder too."""
 _POSITIONS = "vision_model.embeddings.position_ids"
 """What older files hold beside the weights."""
 _LAYER = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
@@ -114,12 +116,38 @@ def load_image_encoder(
     quiet_libraries()
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
     with reading(path.name):
-        if path.is_dir():
-            network = _read_folder(path, dtype)
-        else:
-            weights = read_tensors(path, allow_pickle=allow_pickle)
-            network = _read_file(path.name, weights, dtype)
-        return ImageEncoder(path.name, freeze(network.to(device)), device)
+        if not path.is_dir():
+            tensors = read_tensors(path, allow_pickle=allow_pickle)
+            return build_image_encoder(path.name, tensors, device, dtype)
+        return ImageEncoder(path.name, freeze(_read_folder(path, dtype).to(device)), device)
+
+
+def build_image_encoder(
+    name: str, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+) -> ImageEncoder:
+    """Put an encoder together from a file's tensors, which are copied.
+
+    Raises:
+        ModelIncompatible: they are not those of an image encoder of CLIP.
+    """
+    from transformers import CLIPVisionModelWithProjection
+
+    weights = {key: value for key, value in tensors.items() if key.startswith(_PARTS)}
+    with torch.device("meta"):
+        network: Any = CLIPVisionModelWithProjection(_config(name, weights))
+    own = network.state_dict()
+    for key in sorted({*own, *weights} - {_POSITIONS}):
+        wanted, found = (tuple(it[key].shape) if key in it else None for it in (own, weights))
+        if wanted != found:
+            problem = f"expected an image encoder with {key} of shape {wanted}, got {found}"
+            raise ModelIncompatible(f"{name}: {problem}")
+    # a copy, since a mapped file may change
+    taken = {key: weights[key].to(device, dtype, copy=True) for key in own}
+    network.load_state_dict(taken, assign=True)
+    embeddings = network.vision_model.embeddings
+    places = torch.arange(embeddings.num_positions, device=device)  # in no file
+    embeddings.position_ids = places.unsqueeze(0)
+    return ImageEncoder(name, freeze(network), device)
 
 
 def seen_by_clip(image: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
@@ -141,24 +169,6 @@ def _read_folder(path: Path, dtype: torch.dtype) -> Any:
     if missing:  # transformers would fill them with random numbers
         problem = f"expected all weights of CLIP's image encoder, got none for {missing[0]}"
         raise ModelIncompatible(f"{path.name}: {problem}")
-    return network
-
-
-def _read_file(name: str, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
-    from transformers import CLIPVisionModelWithProjection
-
-    with torch.device("meta"):
-        network: Any = CLIPVisionModelWithProjection(_config(name, weights))
-    own = network.state_dict()
-    for key in sorted({*own, *weights} - {_POSITIONS}):
-        wanted, found = (tuple(it[key].shape) if key in it else None for it in (own, weights))
-        if wanted != found:
-            problem = f"expected an image encoder with {key} of shape {wanted}, got {found}"
-            raise ModelIncompatible(f"{name}: {problem}")
-    # a copy, since a mapped file may change
-    network.load_state_dict({key: weights[key].to(dtype, copy=True) for key in own}, assign=True)
-    embeddings = network.vision_model.embeddings
-    embeddings.position_ids = torch.arange(embeddings.num_positions).unsqueeze(0)  # in no file
     return network
 
 

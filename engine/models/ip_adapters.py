@@ -129,19 +129,29 @@ def load_ip_adapter(path: Path, unet: Any, *, allow_pickle: bool = False) -> IPA
         OutOfMemory: there is no room for it.
     """
     quiet_libraries()
-    metadata = read_metadata(path) if path.is_file() else {}
     tensors = read_tensors(path, allow_pickle=allow_pickle)
     with reading(path.name):
-        head_size = _whole_number(path.name, metadata, "head_size", HEAD_SIZE)
-        projection = read_projection(path.name, _below(tensors, _PROJECTION), head_size)
-        return IPAdapter(
-            name=path.name,
-            projection=projection,
-            matrices=_matrices(path.name, _below(tensors, _MATRICES), unet, projection.token_width),
-            device=unet.device,
-            dtype=unet.dtype,
-            reference_width=_whole_number(path.name, metadata, "reference_width", REFERENCE_WIDTH),
-        )
+        return build_ip_adapter(path.name, tensors, unet, read_metadata(path))
+
+
+def build_ip_adapter(
+    name: str, tensors: Mapping[str, Tensor], unet: Any, metadata: Mapping[str, str]
+) -> IPAdapter:
+    """Put an adapter together from a file's tensors, which are copied, and the texts of its header.
+
+    Raises:
+        ModelIncompatible: it is no adapter of a known kind, or not for this UNet.
+    """
+    head_size = _whole_number(name, metadata, "head_size", HEAD_SIZE)
+    projection = read_projection(name, _below(tensors, _PROJECTION), head_size)
+    return IPAdapter(
+        name=name,
+        projection=projection,
+        matrices=_matrices(name, _below(tensors, _MATRICES), unet, projection.token_width),
+        device=unet.device,
+        dtype=unet.dtype,
+        reference_width=_whole_number(name, metadata, "reference_width", REFERENCE_WIDTH),
+    )
 
 
 def read_negative(path: Path) -> Tensor:
