@@ -52,7 +52,7 @@ def visit(browser, site):
         context = browser.new_context(
             locale="en-US", **{"viewport": {"width": 1400, "height": 900}, **look}
         )
-        context.set_default_timeout(WAIT_MS)
+        context.set_default_timeout(2 * WAIT_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -193,14 +193,10 @@ def test_what_the_mouse_paints_is_what_arrives(visit, site):
     page.keyboard.press("Control+Shift+Z")
     assert (drawn(page) == before).all()
     page.keyboard.press("e")
-    drag(page, *near_again(page))
+    drag(page, *places(page, (0.5, 0.55), (0.58, 0.6)))
     erased = drawn(page)
     assert erased.sum() < before.sum()
     assert (generate(page, site)[1] == erased).all()
-
-
-def near_again(page):
-    return places(page, (0.5, 0.55), (0.58, 0.6))
 
 
 def test_what_fingers_paint_arrives_and_two_of_them_zoom(visit, site):

@@ -9,7 +9,7 @@ const PAUSE_MS = 200; // without a stroke, before the mask is sent
 const SHAPES_DIFFER = 0.02; // more than this, by the ratio of their sides
 
 export class Board extends EventTarget {
-  picture = null; // {file, url, width, height, id, name}; `name` is the studio's, once it has the file
+  picture = null; // {file, url, width, height, id}, and `name`, the studio's, once it has the file
   mask = null;
   problem = ""; // why the studio does not have what is shown
 
@@ -150,14 +150,23 @@ export class Board extends EventTarget {
   async #place() {
     const { picture, mask } = this;
     const file = mask.isEmpty ? null : await writeMask(mask);
-    const state = { id: picture.id, name: picture.name, mask: file };
-    if (!picture.isOld) await keep(`${this.id}.picture`, { id: picture.id, file: picture.file });
-    await keep(`${this.id}.mask`, state);
-    picture.name = await this.#named(picture);
-    picture.isOld = true;
-    if (picture.name !== state.name) await keep(`${this.id}.mask`, { ...state, name: picture.name });
+    const kept = this.#keep(picture, file);
     const sent = file && (await post("inputs", file, file.type));
-    return JSON.stringify({ image: picture.name, mask: sent?.name ?? null });
+    const name = await this.#named(picture);
+    await kept;
+    if (picture.name !== name) {
+      picture.name = name;
+      await this.#keep(picture, file);
+    }
+    return JSON.stringify({ image: name, mask: sent?.name ?? null });
+  }
+
+  // Keeps the mask in this browser, and the picture when it is new.
+  async #keep(picture, mask) {
+    const { id } = this;
+    if (!picture.isOld) await keep(`${id}.picture`, { id: picture.id, file: picture.file });
+    picture.isOld = true;
+    await keep(`${id}.mask`, { id: picture.id, name: picture.name, mask });
   }
 
   async #leave() {

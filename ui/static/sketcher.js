@@ -29,7 +29,9 @@ const SIZE = "pochade.brush";
 const [SMALLEST, USUAL, LARGEST] = [0.004, 0.07, 0.5]; // of the brush, as a share of the picture's longest side
 const STEP = 1.25; // by which [ and ] change it
 const ZOOM = 1.4;
-const COLOUR = 0xff8030f0; // of the mask, as bytes: alpha, blue, green, red
+const CLOSE = 3; // CSS pixels from which the mask's own are shown
+const COLOURS = [0xff8a28f0, 0xffb070ff]; // of the mask's stripes, which no picture has; as bytes: alpha, blue, green, red
+const STRIPES = 96; // on the longest side
 
 dress();
 const mounted = new Map(); // by name of the part
@@ -113,7 +115,8 @@ export function mount({ element, props, watch, facts }) {
 
   function place() {
     sheet.style.transform = `translate(${view.left}px, ${view.top}px) scale(${view.scale})`;
-    sheet.classList.toggle("close", view.scale > 3);
+    sheet.classList.toggle("close", view.scale > CLOSE);
+    zoom.classList.toggle("whole", view.isWhole);
     const { picture, mask } = board;
     percent.textContent = picture ? `${Math.round((view.scale * mask.width * 100) / picture.width)}%` : "";
   }
@@ -140,8 +143,11 @@ export function mount({ element, props, watch, facts }) {
     const { bits, width } = board.mask;
     const [left, top, right, bottom] = box;
     const colours = new Uint32Array(pixels.data.buffer);
+    const stripe = Math.max(width, bits.length / width) / STRIPES;
     for (let row = top; row < bottom; row++) {
-      for (let at = row * width + left; at < row * width + right; at++) colours[at] = bits[at] ? COLOUR : 0;
+      for (let column = left, at = row * width + left; column < right; column++, at++) {
+        colours[at] = bits[at] ? COLOURS[Math.floor((row + column) / stripe) & 1] : 0;
+      }
     }
     canvas.getContext("2d").putImageData(pixels, 0, 0, left, top, right - left, bottom - top);
   };
