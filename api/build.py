@@ -104,7 +104,8 @@ async def _gone(request: Request, _: Exception) -> Response:
 
 
 async def _defect(request: Request, error: Exception) -> Response:
-    log.error("%s %s: a defect", request.method, request.url.path, exc_info=error)
+    job = {"job": getattr(request.state, "fal_request_id", None)}
+    log.error("%s %s: a defect", request.method, request.url.path, exc_info=error, extra=job)
     return flat(500, "Internal Server Error", "internal_error").response(**_named(request))
 
 

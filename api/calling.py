@@ -15,6 +15,7 @@ from api.callers import caller
 from api.settings import Api
 from api.translate import translate
 from api.wire import Endpoint
+from engine.logs import of_job
 from jobs import Call, Priority, QueueFull
 
 MIN_TIMEOUT_S = 0.1
@@ -77,7 +78,8 @@ def submit(api: Api, asked: Asked) -> Call:
         return known
     _require_room(api, asked)
     body = read_json(asked.body)
-    settled = translate(api, asked.endpoint, body)
+    with of_job(asked.id):
+        settled = translate(api, asked.endpoint, body)
     call = _call(asked, body=kept(body), sync_mode=getattr(settled.values, "sync_mode", False))
     api.jobs.submit(
         settled.plan,

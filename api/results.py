@@ -81,7 +81,8 @@ def _picture(api: Api, call: Call, image: ImageView, cdn: str) -> dict[str, Any]
         )
         url = _data_uri(image) if call.sync_mode else api.files.address(stored, cdn)
     except (OSError, ValueError) as error:  # a file that is gone, or out of the output folder
-        log.warning("job %s: picture %d is gone: %s", call.id, image.index, type(error).__name__)
+        problem = type(error).__name__
+        log.warning("picture %d is gone: %s", image.index, problem, extra={"job": call.id})
         return None
     return {
         "url": url,

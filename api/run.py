@@ -45,7 +45,7 @@ async def _run(api: Api, asked: Asked, request: Request) -> Response:
     if answer is None and api.jobs.is_closed:
         raise ShuttingDown
     if answer is None:
-        log.info("job %s: its client went away", call.id)
+        log.info("its client went away", extra={"job": call.id})
         if known is None:
             await run_in_threadpool(api.jobs.cancel, call.id, owner=call.owner)
         answer = gone()

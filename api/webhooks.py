@@ -113,9 +113,9 @@ class Webhooks:
             try:
                 self._deliver(call)
             except EngineError as error:
-                log.warning("job %s: webhook: %s", call.id, error)
+                log.warning("webhook: %s", error, extra={"job": call.id})
             except Exception:  # a defect must not silence all others
-                log.exception("job %s: webhook: a defect", call.id)
+                log.exception("webhook: a defect", extra={"job": call.id})
             finally:
                 with self._lock:
                     self._busy.discard(call.id)
@@ -130,10 +130,11 @@ class Webhooks:
         self._api.jobs.calls.note_delivery(call.id, is_done=problem is None, next_try_at=again)
         self._api.metrics.note_webhook(is_delivered=problem is None)
         if problem is None:
-            log.info("job %s: webhook told", call.id)
+            log.info("webhook told", extra={"job": call.id})
         else:
             end = "given up" if again is None else "tried again later"
-            log.warning("job %s: webhook at %s: %s, %s", call.id, _host(call), problem.text, end)
+            facts = (_host(call), problem.text, end)
+            log.warning("webhook at %s: %s, %s", *facts, extra={"job": call.id})
 
     def _try(self, call: Call) -> "_Problem | None":
         try:

@@ -7,7 +7,6 @@ when the server is gone, however that came about.
 import contextlib
 import ctypes
 import faulthandler
-import logging
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ import time
 from pathlib import Path
 
 from engine import EngineError
+from engine.logs import write_log
 from jobs.pipe import Pipe
 from jobs.protocol import EngineSpec, Unable
 from jobs.worker_loop import worker_loop
@@ -32,10 +32,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
-    logging.basicConfig(
-        level=os.environ.get("POCHADE_LOG_LEVEL", "INFO"),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    write_log(os.environ.get("POCHADE_LOG_LEVEL", "INFO"))
     pipe = _line()
     with contextlib.suppress(EOFError):
         spec = _first(pipe)

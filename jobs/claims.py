@@ -19,7 +19,7 @@ def settle_claim(outputs: OutputFolder, job_id: str, name: str, *, is_recorded: 
         else:
             outputs.withdraw(job_id, name)
     except OSError as error:
-        log.warning("job %s: %s: %s", job_id, name, error.strerror)
+        log.warning("%s: %s", name, error.strerror, extra={"job": job_id})
 
 
 def settle_old_claims(store: Store, outputs: OutputFolder) -> None:

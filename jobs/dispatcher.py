@@ -263,7 +263,9 @@ class Dispatcher:
         if now - self._swept_at > SWEEP_S:
             self._sweep()
         if self._running and self._worker and now - self._heard_at > self._settings.stuck_s:
-            log.error("worker: silent for %.0f s with jobs in hand; killed", now - self._heard_at)
+            named = ",".join(self._running)
+            silent_s = now - self._heard_at
+            log.error("worker: silent for %.0f s; killed", silent_s, extra={"job": named})
             self._heard_at = now
             self._worker.kill()
         self._fill()
@@ -290,7 +292,7 @@ class Dispatcher:
             self.at_rest.clear()
             live.story.add(entry.event)
             live.log.note(entry.event)
-            log.info("job %s: started", live.id)
+            log.info("started", extra={"job": live.id})
             self._send(Run(live.id, live.plan, self._inputs.paths(live.inputs)))
         self.announce()
 
@@ -367,7 +369,7 @@ class Dispatcher:
         live.story.add(event)
 
     def _doom(self, live: Live, message: str) -> None:
-        log.error("job %s: %s", live.id, message)
+        log.error("%s", message, extra={"job": live.id})
         live.doom = Failed(kind=StorageFailed.kind, message=message)
         self._send(Cancel(live.id))
 
@@ -383,7 +385,7 @@ class Dispatcher:
         self._live.pop(live.id, None)
         live.story.add(event)
         self._tell(event)
-        log.info("job %s: %s", live.id, type(event).__name__.lower())
+        log.info("%s", type(event).__name__.lower(), extra={"job": live.id})
 
     def _return(self, live: Live, *, how: str | None) -> None:
         """Decide about a job whose worker left it; `how` it died, or None when nobody is to blame."""
@@ -406,7 +408,8 @@ class Dispatcher:
             self._complain(live.id, error)
         live.story.add(queued)
         self._wait(live)
-        log.info("job %s: waits again%s", live.id, ", to run alone" if live.alone else "")
+        how = ", to run alone" if live.alone else ""
+        log.info("waits again%s", how, extra={"job": live.id})
 
     def _take_running(self) -> list[Live]:
         lost = list(self._running.values())
@@ -436,5 +439,5 @@ class Dispatcher:
             log.warning("trash: %s", error)
 
     def _complain(self, job_id: str, error: StorageFailed) -> None:
-        log.error("job %s: %s", job_id, error)
+        log.error("%s", error, extra={"job": job_id})
         self.trouble = str(error)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable
 
 from engine import EngineError, Event, Failed, is_terminal, plan_from_json
+from engine.logs import of_job
 from jobs.protocol import (
     Cancel,
     Command,
@@ -99,12 +100,13 @@ class _Desk:
             self._tell(self._admit(run) if run else self._engine.step())
         except Exception:
             at_fault = [run.job_id] if run else list(self._held)
-            log.exception("job %s: the engine failed", ", ".join(at_fault))
+            log.exception("the engine failed", extra={"job": ",".join(at_fault)})
             self._let_go(at_fault)
 
     def _admit(self, run: Run) -> Iterable[tuple[str, Event]]:
         try:
-            self._engine.admit(run.job_id, plan_from_json(run.plan), run.inputs)
+            with of_job(run.job_id):
+                self._engine.admit(run.job_id, plan_from_json(run.plan), run.inputs)
         except EngineError as error:
             field = getattr(error, "field", None)
             return [(run.job_id, Failed(kind=error.kind, message=str(error), field=field))]

@@ -21,7 +21,9 @@ FLOORS = {
     "engine.passes": 5,
     "engine.begin": 5,
     "engine.fetching": 5,
+    "engine.needed": 2,
     "engine.guides": 5,
+    "engine.starts": 5,
     "engine.warm": 5,
     "engine.work": 5,
     "engine.stages": 4,
@@ -46,6 +48,7 @@ FLOORS = {
     "engine.errors": 0,
     "engine.geometry": 0,
     "engine.events": 0,
+    "engine.logs": 0,
 }
 ONLY_IN = {
     "gradio": {"ui"},

@@ -138,7 +138,7 @@ def find_embeddings(
         texts: Prompts with weights.
         lookup: Gives the vectors of a name.
         widths: Numbers in a vector of each encoder; vectors of another width are left out.
-        warn: Told once of each word that has no effect.
+        warn: Told once of each word that has no effect, without the word: it goes into the log.
 
     Returns:
         What the words stand for, by the word as it is written.
@@ -214,7 +214,7 @@ def _look_up(
     if found is None and bare != name:
         found, rest = lookup(bare), name[len(bare) :]
     if found is None:
-        warn(f"{PREFIX}{bare}: no such embedding; the word is left out")
+        warn("a prompt names an embedding that is not there; the word is left out")
         return EmbeddingWord((None, None), rest, "")
     first, second = (
         vectors if vectors is not None and vectors.shape[-1] == width else None
@@ -222,7 +222,7 @@ def _look_up(
     )
     if first is None and second is None:
         wanted = " or ".join(map(str, widths))
-        warn(f"{PREFIX}{bare}: expected vectors of {wanted} numbers; the word is left out")
+        warn(f"a prompt's embedding: expected vectors of {wanted} numbers; the word is left out")
     return EmbeddingWord((first, second), rest, _key((first, second)))
 
 

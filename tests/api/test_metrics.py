@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.signing import open_signing_key
 from api.webhooks import Webhooks
+from engine.logs import Lines
 from engine.net import Fetcher
 from jobs import Jobs, JobSettings, ThreadWorker
 from tests.api.conftest import QUICK, TEXT, follow, submit
@@ -153,6 +154,7 @@ def test_not_ready_when_the_worker_is_gone(tmp_path):
 
 def test_the_log_names_the_job_and_neither_prompt_nor_key(face, caplog):
     caplog.set_level(logging.INFO)
+    caplog.handler.setFormatter(Lines())
     client = face.open(is_open=False)
     key = face.api.keys.add("ann")
     client.headers["authorization"] = f"Key {key}"
@@ -164,8 +166,8 @@ def test_the_log_names_the_job_and_neither_prompt_nor_key(face, caplog):
         ids.append(call["request_id"])
     client.post(f"/{TEXT}", json={"prompt": SECRET, "styles": [SECRET], "num_images": 99})
     client.post(f"/{TEXT}", json={**QUICK, "prompt": SECRET})
-    lines = [record.getMessage() + (record.exc_text or "") for record in caplog.records]
+    lines = caplog.text.splitlines()
     for request_id in ids:
-        assert sum(line.startswith(f"job {request_id}: ") for line in lines) >= 2
+        assert sum(f" job={request_id}: " in line for line in lines) >= 3
     secret = key.rpartition(":")[2]
     assert not [line for line in lines if "Quillfeather" in line or secret in line or key in line]

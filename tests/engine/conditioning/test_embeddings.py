@@ -101,7 +101,7 @@ def test_an_unknown_name_is_left_out_with_a_warning(encoders):
     warnings: list[str] = []
     text = "a embedding:gone, hill"
     found = find_embeddings([text, text], lambda name: None, WIDTHS, warnings.append)
-    assert warnings == ["embedding:gone: no such embedding; the word is left out"]
+    assert warnings == ["a prompt names an embedding that is not there; the word is left out"]
     (encoded,) = encode_prompts(encoders, [PromptTexts((text,), 1)], embeddings=found)
     assert_same(encoded, encode(encoders, "a , hill"))
 
@@ -109,7 +109,7 @@ def test_an_unknown_name_is_left_out_with_a_warning(encoders):
 def test_vectors_of_another_model_are_left_out_with_a_warning(encoders, caplog):
     encoded = encode(encoders, "a embedding:e", {"e": (torch.zeros(1, 768), None)})
     assert_same(encoded, encode(encoders, "a"))
-    assert "embedding:e: expected vectors of 8 or 12 numbers" in caplog.text
+    assert "a prompt's embedding: expected vectors of 8 or 12 numbers" in caplog.text
 
 
 def test_encoders_are_as_before_after_a_prompt_with_vectors(encoders):
