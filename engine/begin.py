@@ -5,21 +5,26 @@ import torch
 from engine.guides import NOTHING, Followed
 from engine.loop import Running, Setup
 from engine.passes import Course, Refining, begin
-from engine.plan import ImagePlan, Plan, Refiner
+from engine.plan import ImagePlan
+from engine.starts import Beginning
 from engine.warm import WarmModel, WarmRefiner
 
 
 def begin_image(
-    model: WarmModel, plan: Plan, image: ImagePlan, followed: Followed = NOTHING
+    model: WarmModel,
+    image: ImagePlan,
+    beginning: Beginning,
+    followed: Followed = NOTHING,
 ) -> Running:
     """Encode the texts of one image, draw its noise and start its sampler.
 
     Args:
         model: The weights that the plan needs.
-        plan: Of the job.
-        image: One of its images.
+        image: One of the plan's images.
+        beginning: What all images of the job start from.
         followed: What all images of the job follow.
     """
+    plan = beginning.plan
     sampling = plan.sampling
     course = Course(
         sampler=sampling.sampler,
@@ -37,27 +42,44 @@ def begin_image(
         positive,
         negative,
         plan.freeu,
+        beginning.blend(image.seed),
         image_prompts=followed.image_prompts,
         controls=followed.controls,
+        addition=beginning.addition,
     )
-    latents = torch.zeros(1, 4, plan.sample_size.latent.height, plan.sample_size.latent.width)
+    latents = beginning.latents
+    if latents is None:
+        size = plan.sample_size.latent
+        latents = torch.zeros(1, 4, size.height, size.width)
     refining = None
     if plan.refiner is not None and model.refiner is not None:
-        refining = _refining(model, model.refiner, plan.refiner, plan, image)
+        refining = _refining(model, model.refiner, setup, beginning, image)
     return begin(course, setup, latents, refining)
 
 
 def _refining(
-    model: WarmModel, refiner: WarmRefiner, asked: Refiner, plan: Plan, image: ImagePlan
+    model: WarmModel,
+    refiner: WarmRefiner,
+    setup: Setup,
+    beginning: Beginning,
+    image: ImagePlan,
 ) -> Refining | None:
-    """Settle who takes over; nobody where the base model makes all steps."""
-    if asked.switch >= plan.sampling.num_inference_steps:
+    """Settle who takes over; nobody where the base model makes all steps.
+
+    A picture that is kept around a hole is kept by the refiner too, unless that has latents of its own.
+    """
+    plan = beginning.plan
+    asked = plan.refiner
+    if asked is None or asked.switch >= plan.sampling.num_inference_steps:
         return None
     positive, negative = model.encoder.refiner_branches(
         plan, image, refiner.loaded.family, refiner.loaded.unet
     )
+    seams = setup.seams
+    if asked.method != "joint":
+        seams = () if refiner.convert else beginning.blend(image.seed)
     return Refining(
-        setup=Setup(refiner.denoiser(plan.sampling.scheduler), positive, negative),
+        setup=Setup(refiner.denoiser(plan.sampling.scheduler), positive, negative, seams=seams),
         method=asked.method,
         switch=asked.switch,
         convert=refiner.convert,

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from engine.begin import begin_image
 from engine.catalog import Catalog, Checkpoint, Weights
@@ -20,13 +21,15 @@ from engine.errors import EngineError, ModelIncompatible, ModelNotFound, OutOfMe
 from engine.events import Event, ImageReady, Progress
 from engine.fetching import Fetches
 from engine.geometry import Size
-from engine.library import INTERPOSER, Library, Shelves, read_weights
+from engine.library import Library, Shelves, read_weights
+from engine.logs import of_job
 from engine.loop import Running, step
 from engine.models.devices import choose_device, use_threads
 from engine.models.expander import ModelExpander
 from engine.models.hashes import FileHashes
+from engine.needed import needed_weights
 from engine.net import Fetcher
-from engine.plan import ImagePlan, ImagePrompts, Plan, only_image, plan_to_json, with_expansion
+from engine.plan import ImagePlan, Plan, only_image, plan_to_json, with_expansion
 from engine.requests import TextRequest
 from engine.sampling.latent_format import LatentFormat
 from engine.settle import plan
@@ -34,7 +37,8 @@ from engine.stages.decode import decode_latents
 from engine.stages.metadata import content_type, encode_image
 from engine.stages.preview import encode_previews
 from engine.stages.safety import SafetyCheck
-from engine.warm import Palette, WarmModel, lora_file
+from engine.starts import Beginning, Starts
+from engine.warm import Palette, WarmModel
 from engine.work import Work
 
 log = logging.getLogger(__name__)
@@ -126,6 +130,7 @@ class Engine:
             device, hashes.get, is_required=require_safety, allow_pickle=allow_pickle
         )
         self._works: dict[str, Work] = {}
+        self._starts = Starts(device, allow_pickle=allow_pickle)
         self._counters: Counter[str] = Counter()
         self._max_rows = CPU_ROWS if device.type == "cpu" else GPU_ROWS
 
@@ -170,7 +175,7 @@ class Engine:
         weights = self._weights_of(plan)
         checker = self._safety.find(self._palette.catalog, plan)
         needed = weights if checker is None else [*weights, checker]
-        work = self._works[job_id] = Work(plan, inputs, self._fetches.start(needed))
+        work = self._works[job_id] = Work(job_id, plan, inputs, self._fetches.start(needed))
         if not work.fetches and not self._palette.has_base(plan.base_model):
             work.outbox.append(Progress(stage="loading"))
 
@@ -205,7 +210,8 @@ class Engine:
         try:
             self._advance(busy)
         except torch.OutOfMemoryError as error:
-            log.warning("out of memory: %s", error)
+            named = ",".join(work.job_id for work in busy)
+            log.warning("out of memory: %s", error, extra={"job": named})
             self._make_room(busy)
         return self._tell()
 
@@ -256,11 +262,13 @@ class Engine:
             if not self._fits(work):
                 return
             try:
-                self._start_image(work)
+                with of_job(work.job_id):
+                    if not self._start_image(work):
+                        return
             except EngineError as error:
                 work.fail(error)
             except torch.OutOfMemoryError as error:
-                log.warning("out of memory: %s", error)
+                log.warning("out of memory: %s", error, extra={"job": work.job_id})
                 work.fail(OutOfMemory(TOO_LARGE))
 
     def _next(self, waiting: Sequence[Work]) -> Work:
@@ -277,20 +285,38 @@ class Engine:
             return False  # a lone job's pictures come one after the other, as if each were alone
         return not rows or rows + work.rows_per_image <= self._max_rows
 
-    def _start_image(self, work: Work) -> None:
+    def _start_image(self, work: Work) -> bool:
+        """Begin one image; False where what it starts from has to be looked at for longer."""
         started = time.monotonic()
         model = self._palette.bring(work.plan)
         self._safety.prepare(self._palette.catalog, work.plan)
         loaded = time.monotonic()
         if not work.flags and not work.running:
             self._hashes.prefetch(item.path for item in self._weights_of(work.plan))
+        work.timings["load"] += loaded - started
+        beginning = work.beginning or self._look_at_start(model, work)
+        if beginning is not None:
+            self._begin(model, work, beginning)
+        work.timings["encode"] += time.monotonic() - loaded
+        return beginning is not None
+
+    def _look_at_start(self, model: WarmModel, work: Work) -> Beginning | None:
+        if work.looking is None:
+            catalog = self._palette.catalog
+            work.looking = self._starts.begin(model, catalog, work.plan, work.pictures)
+        return work.look_on()
+
+    def _begin(self, model: WarmModel, work: Work, beginning: Beginning) -> None:
+        """Begin the next image of a job; one that needs no painting is ready at once."""
         index = work.waiting[0]
         image = self._expanded(work, index)
+        if beginning.result is not None:
+            work.waiting.pop(0)
+            work.finish_image(self._ready(work, index, Image.fromarray(beginning.result)))
+            return
         followed = model.guides.follow(self._palette.catalog, work.plan, work.pictures)
-        work.running[index] = begin_image(model, work.plan, image, followed)
+        work.running[index] = begin_image(model, image, beginning, followed)
         work.waiting.pop(0)
-        work.timings["load"] += loaded - started
-        work.timings["encode"] += time.monotonic() - loaded
 
     def _expanded(self, work: Work, index: int) -> ImagePlan:
         """Give the plan of an image, with the words that an expansion model adds to it."""
@@ -330,21 +356,25 @@ class Engine:
     def _finish_images(self, busy: Iterable[Work]) -> None:
         for work in busy:
             for index in work.done():
-                work.finish_image(self._decode(work, index))
+                with of_job(work.job_id):
+                    work.finish_image(self._decode(work, index))
 
     def _decode(self, work: Work, index: int) -> ImageReady:
         started = time.monotonic()
-        image = work.running[index]
-        picture = decode_latents(
-            self._palette.model.decoder_of(image.latent_format),
-            image.latent_format.to_vae(image.latents),
-            work.plan.size,
-        )
+        image, beginning = work.running[index], work.beginning
+        assert beginning is not None
+        vae = self._palette.model.decoder_of(image.latent_format)
+        latents = image.latent_format.to_vae(image.latents)
+        ready = self._ready(work, index, beginning.finish(vae, latents))
+        work.timings["decode"] += time.monotonic() - started
+        return ready
+
+    def _ready(self, work: Work, index: int, picture: Image.Image) -> ImageReady:
+        """Look a finished picture over, and write its file."""
         picture, is_flagged = self._safety.look_over(work.plan, picture)
         painted = dataclasses.replace(work.plan, hashes=self._hashes_of(work.plan))
         data = encode_image(picture, painted, index)
         self._counters["images"] += 1
-        work.timings["decode"] += time.monotonic() - started
         return ImageReady(
             index=index,
             seed=painted.images[index].seed,
@@ -385,39 +415,9 @@ def paint_first(model: WarmModel, catalog: Catalog) -> None:
     }
     settled = plan(TextRequest.parse(asked), Library(catalog=catalog), seed=0)
     job = dataclasses.replace(settled, sample_size=FIRST_SIZE)
-    image = begin_image(model, job, job.images[0])
+    image = begin_image(model, job.images[0], Beginning(plan=job))
     while not image.is_done:
         step([image])
     if not image.latents.isfinite().all():
         raise ModelIncompatible(f"{model.name}: its first picture has no numbers in it")
     decode_latents(model.vae, image.latent_format.to_vae(image.latents), FIRST_SIZE)
-
-
-def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
-    """List the files of a plan: base model, refiner, VAE, what image prompts take, LoRAs.
-
-    Raises:
-        ModelNotFound: one is not in the catalog.
-    """
-    weights: list[Checkpoint | Weights] = [catalog.checkpoint(plan.base_model)]
-    if plan.refiner is not None:
-        weights.append(catalog.checkpoint(plan.refiner.model, "refiner_model"))
-        if plan.refiner.family == "sd15":
-            weights.append(catalog.weights("vae_approx", INTERPOSER.file, "refiner_model"))
-    if plan.vae is not None:
-        weights.append(catalog.vae(plan.vae))
-    if plan.image_prompts is not None:
-        weights += _image_prompt_weights(catalog, plan.image_prompts)
-    return weights + [lora_file(catalog, item) for item in plan.loras]
-
-
-def _image_prompt_weights(catalog: Catalog, asked: ImagePrompts) -> list[Weights]:
-    names = [slot.model for slot in asked.slots] + [asked.negative, asked.face_detector]
-    found = [
-        catalog.weights("controlnet", name, "image_prompts")
-        for name in dict.fromkeys(names)
-        if name
-    ]
-    if asked.encoder is not None:
-        found.append(catalog.weights("clip_vision", asked.encoder, "image_prompts"))
-    return found

@@ -11,7 +11,7 @@ from typing import Literal
 
 from engine.geometry import Size
 
-Stage = Literal["fetching", "loading", "sampling"]
+Stage = Literal["fetching", "loading", "enlarging", "sampling"]
 """What the engine is busy with; faces turn it into words."""
 
 

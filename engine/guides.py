@@ -16,14 +16,13 @@ from engine.catalog import Catalog
 from engine.conditioning.controls import Control
 from engine.conditioning.image_attention import ImagePrompt
 from engine.conditioning.image_prompt import ImageReader
-from engine.errors import InvalidRequest
 from engine.geometry import Size
 from engine.models.controlnets import ControlNet, load_controlnet
 from engine.models.image_encoders import ImageEncoder, load_image_encoder
 from engine.models.ip_adapters import load_ip_adapter, read_negative
 from engine.plan import ImagePrompts, Plan, Slot
 from engine.stages.hints import draw_hint
-from engine.stages.pictures import read_picture
+from engine.stages.pictures import read_picture, sent_along
 from engine.stages.pixels import Pixels, to_rgb
 
 log = logging.getLogger(__name__)
@@ -89,13 +88,21 @@ class Guides:
         if asked is None:
             return NOTHING
         prompts = [
-            self._image_prompt(catalog, asked, slot, _file(pictures, slot))
+            self._image_prompt(
+                catalog, asked, slot, sent_along(pictures, slot.image, "image_prompts")
+            )
             for kind in ("ImagePrompt", "FaceSwap")
             for slot in asked.slots
             if slot.type == kind
         ]
         controls = [
-            self._control(catalog, plan.sample_size, asked, slot, _file(pictures, slot))
+            self._control(
+                catalog,
+                plan.sample_size,
+                asked,
+                slot,
+                sent_along(pictures, slot.image, "image_prompts"),
+            )
             for kind in ("PyraCanny", "CPDS")
             for slot in asked.slots
             if slot.type == kind
@@ -185,19 +192,6 @@ class Guides:
         for key in [key for key, it in self._controls.items() if it.net not in self._nets.values()]:
             del self._controls[key]
         return net
-
-
-def _file(pictures: Mapping[str, Path], slot: Slot) -> Path:
-    """Find the file of a picture.
-
-    Raises:
-        InvalidRequest: it was not sent along.
-    """
-    try:
-        return pictures[slot.image]
-    except KeyError:
-        problem = f"expected a picture that is sent along, got {slot.image[:12]}..."
-        raise InvalidRequest("image_prompts", problem) from None
 
 
 def _remembered(

@@ -5,7 +5,7 @@ A plan is painted only while the weights are the ones it needs; `Palette.bring` 
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.catalog import Catalog, Checkpoint, Weights
+from engine.catalog import Catalog, Checkpoint
 from engine.errors import InvalidRequest, ModelIncompatible
 from engine.guides import Guides
 from engine.library import INTERPOSER
 from engine.loop import Denoiser
+from engine.models.apart import copy_apart
 from engine.models.checkpoints import LoadedModel, load_checkpoint
 from engine.models.devices import give_back_memory
 from engine.models.interposer import Interposer, load_interposer
 from engine.models.patches import Patch, WeightPatcher
 from engine.models.refiners import LoadedRefiner, load_refiner
 from engine.models.vaes import load_vae
-from engine.plan import Lora, Plan
+from engine.needed import lora_file
+from engine.plan import Lora, Plan, Repainting
 from engine.sampling.latent_format import SD15, SDXL, LatentFormat
 from engine.sampling.prediction import model_sampling
 from engine.stages.encode import PromptEncoder
@@ -44,12 +46,19 @@ class Needs:
     vae: str | None
     loras: tuple[Lora, ...]
     refiner: str | None
+    inpaint_patch: str | None = None
 
     @classmethod
     def of(cls, plan: Plan) -> "Needs":
         """Read them off a plan."""
         loras = tuple(item for item in plan.loras if item.scale != 0)
-        return cls(plan.base_model, plan.vae, loras, plan.refiner.model if plan.refiner else None)
+        return cls(
+            plan.base_model,
+            plan.vae,
+            loras,
+            plan.refiner.model if plan.refiner else None,
+            plan.start.patch if isinstance(plan.start, Repainting) else None,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +113,8 @@ class WarmModel:
     """What its images can follow."""
     vae_name: str | None = None
     refiner: WarmRefiner | None = None
+    unpatched: Any = None
+    """Its UNet as it is without an inpaint patch, while there is one; weights that the patch leaves alone are shared."""
 
     @property
     def name(self) -> str:
@@ -200,7 +211,7 @@ class Palette:
             return self.model
         self._needs = None
         model = self.load(needs.base_model)
-        self._put_loras(model, needs.loras)
+        self._put_patches(model, needs)
         self._put_vae(model, needs.vae)
         self._put_refiner(model, needs)
         self._needs, self.changed_at = needs, time.monotonic()
@@ -223,8 +234,21 @@ class Palette:
             )
         return self.model
 
-    def _put_loras(self, model: WarmModel, loras: tuple[Lora, ...]) -> None:
-        patches = [Patch(lora_file(self.catalog, item).path, item.scale) for item in loras]
+    def _put_patches(self, model: WarmModel, needs: Needs) -> None:
+        """Put the LoRAs on, and the inpaint patch; the unpatched model that ends a picture is set aside between."""
+        patches = [Patch(lora_file(self.catalog, item).path, item.scale) for item in needs.loras]
+        is_own_refiner = needs.inpaint_patch is not None and needs.refiner == needs.base_model
+        model.unpatched = None
+        if needs.inpaint_patch is not None:
+            path = self.catalog.weights("inpaint", needs.inpaint_patch, "inpaint.engine").path
+            if is_own_refiner:
+                self._use(model, patches)
+                changed = model.patcher.changed_by(path)
+                model.unpatched = copy_apart(model.loaded.unet, changed)
+            patches.append(Patch(path, 1.0, unet_only=True))
+        self._use(model, patches)
+
+    def _use(self, model: WarmModel, patches: Sequence[Patch]) -> None:
         report = model.patcher.use(patches)
         if report.changed - {"unet"}:
             model.encoder.forget()
@@ -233,7 +257,7 @@ class Palette:
         if report.changed and not patches:
             give_back_memory()
         if report.changed:
-            log.info("%d LoRAs in %.2f s", len(patches), report.seconds)
+            log.info("%d patches in %.2f s", len(patches), report.seconds)
 
     def _put_vae(self, model: WarmModel, name: str | None) -> None:
         if model.vae_name == name:
@@ -247,6 +271,9 @@ class Palette:
         if model.refiner is not None and model.refiner.name != needs.refiner:
             model.refiner = None
         if needs.refiner is None:
+            return
+        if model.unpatched is not None:
+            model.refiner = _own_refiner(model.loaded, model.unpatched)
             return
         if model.refiner is None:
             model.refiner = self._load_refiner(needs.refiner)
@@ -283,13 +310,16 @@ class Palette:
         return found.path
 
 
-def lora_file(catalog: Catalog, lora: Lora) -> Weights:
-    """Find the file of a LoRA.
-
-    Raises:
-        ModelNotFound: it is not in the catalog.
-    """
-    return catalog.lora_at(lora.url) if lora.url else catalog.lora(lora.name)
+def _own_refiner(base: LoadedModel, unpatched: Any) -> WarmRefiner:
+    """Let a base model end a picture without its inpaint patch."""
+    loaded = LoadedRefiner(
+        checkpoint=base.checkpoint,
+        family="sdxl",
+        unet=unpatched,
+        vae=None,
+        prediction_type=base.prediction_type,
+    )
+    return WarmRefiner(loaded, WeightPatcher({"unet": unpatched}))
 
 
 def _require_fit(model: WarmModel, refiner: WarmRefiner) -> None:

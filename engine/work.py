@@ -11,12 +11,14 @@ from engine.events import Event, Failed, Finished, ImageReady, ImageSkipped, Pro
 from engine.fetching import Fetch
 from engine.loop import Running
 from engine.plan import Plan
+from engine.starts import Beginning, Sizes
 
 
 @dataclass(eq=False)
 class Work:
     """A plan on its way. Every change leaves its event in `outbox`; exactly one terminal event is the last."""
 
+    job_id: str
     plan: Plan
     """Grows the words of an expansion model as images start."""
     pictures: Mapping[str, Path] = field(default_factory=dict)
@@ -27,6 +29,10 @@ class Work:
     """Indices of the images that have not started."""
     running: dict[int, Running] = field(default_factory=dict)
     outbox: list[Event] = field(default_factory=list)
+    beginning: Beginning | None = None
+    """What the images start from; None until it is looked at."""
+    looking: Sizes | None = None
+    """The look at it, while it goes on."""
     timings: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds by stage."""
     over: int = 0
@@ -83,9 +89,21 @@ class Work:
         """List the running images whose sampling is complete."""
         return (index for index, image in list(self.running.items()) if image.is_done)
 
+    def look_on(self) -> Beginning | None:
+        """Go on looking at what the images start from; None until that is done, which settles the plan's sizes."""
+        assert self.looking is not None
+        try:
+            share = next(self.looking)
+        except StopIteration as end:
+            self.beginning, self.looking = end.value, None
+            self.plan = self.beginning.plan
+            return self.beginning
+        self.outbox.append(Progress(stage="enlarging", step=round(100 * share), steps=100))
+        return None
+
     def finish_image(self, ready: ImageReady) -> None:
         """Note that one image is made."""
-        del self.running[ready.index]
+        self.running.pop(ready.index, None)
         self.flags[ready.index] = ready.has_nsfw_concept
         self._tell_over(ready)
 

@@ -114,6 +114,8 @@ def _progress(event: Progress, images: int) -> str:
             return f"Fetching {event.file}: {event.step}{size} MB"
         case "loading":
             return "Loading the model"
+        case "enlarging":
+            return f"Enlarging the picture: {event.step} %"
         case "sampling":
             return f"Step {event.step} of {event.steps}" + which
         case _:

@@ -6,6 +6,7 @@ Reads what Pillow reads of PNG, JPEG, WebP, GIF and BMP; of animations the first
 import struct
 import warnings
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,19 @@ def read_picture(path: Path, field: str) -> Pixels:
         raise InvalidRequest(field, _too_large("a larger one")) from error
     except _BROKEN as error:
         raise InvalidRequest(field, f"expected a picture that can be read, got {error}") from error
+
+
+def sent_along(pictures: Mapping[str, Path], name: str, field: str) -> Path:
+    """Find the file of a picture among those that came with a job.
+
+    Raises:
+        InvalidRequest: it did not come; `field` named it.
+    """
+    try:
+        return pictures[name]
+    except KeyError:
+        problem = f"expected a picture that is sent along, got {name[:12]}..."
+        raise InvalidRequest(field, problem) from None
 
 
 def _require_room(image: Image.Image, field: str) -> None:

@@ -120,6 +120,15 @@ class WeightPatcher:
         """
         return self._read(_identity(path)).report
 
+    def changed_by(self, path: Path) -> frozenset[str]:
+        """Name the weights of the UNet that a file changes.
+
+        Raises:
+            ModelNotFound, ModelIncompatible: as `check` says.
+        """
+        deltas = self._read(_identity(path)).deltas
+        return frozenset(name for part, name in deltas if part == UNET)
+
     def use(self, patches: Sequence[Patch]) -> Report:
         """Make the weights pristine plus these patches, in order; nothing is done when that is how they are.
 

@@ -1,0 +1,221 @@
+"""What a picture starts from: noise alone, or another picture that is varied, enlarged or repainted.
+
+Looking at that picture settles the sizes of its plan. It is done once for all images of a job, a little at a time.
+"""
+
+import dataclasses
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from engine.catalog import SDXL_NATIVE, Catalog
+from engine.conditioning.blend import Blend, is_blended
+from engine.geometry import LATENT_FACTOR, Size, nearest_bucket
+from engine.models.inpaint_head import head_addition, load_inpaint_head
+from engine.models.upscalers import Upscaler, load_upscaler
+from engine.plan import FromNoise, FromPicture, Plan, Repainting
+from engine.stages.decode import decode_latents, to_images
+from engine.stages.encode_picture import decode_values, encode_picture, encode_values
+from engine.stages.inpaint import FILLS_ABOVE, Canvas, Scale, encode_canvas, paste_back, prepare
+from engine.stages.masks import pad, read_mask, shape_mask
+from engine.stages.pictures import read_picture, sent_along
+from engine.stages.pixels import Pixels, size_of, stretch, to_rgb
+from engine.stages.upscale import enlarge, enlarging, require_enlargeable, to_vary, upscale_size
+from engine.warm import WarmModel
+
+Sizes = Generator[float, None, "Beginning"]
+"""Yields the share that is done."""
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Beginning:
+    """What all images of a job start from."""
+
+    plan: Plan
+    """With its sizes settled."""
+    latents: Tensor | None = None
+    """(1, 4, h, w) as the VAE gives them; None is noise alone."""
+    kept: tuple[Tensor, Tensor] | None = None
+    """Latents of a picture, as the UNet knows them, and where it is painted over: see `Blend`."""
+    addition: Tensor | None = None
+    """(1, C, h, w): see `engine.loop.Setup.addition`."""
+    canvas: Canvas | None = None
+    """Where the painted part goes back to."""
+    result: Pixels | None = None
+    """The picture itself, where nothing needs to be painted."""
+    is_tiled: bool = False
+    """Whether the VAE decodes in tiles."""
+
+    def blend(self, seed: int) -> tuple[Blend, ...]:
+        """Make the seam that keeps what is not painted, for one run of a sampler with that seed."""
+        sampling = self.plan.sampling
+        is_fooocus = self.plan.compat == "fooocus"
+        if self.kept is None or not is_blended(sampling.sampler, as_fooocus=is_fooocus):
+            return ()
+        return (Blend(*self.kept, seed),)
+
+    def finish(self, vae: Any, latents: Tensor) -> Image.Image:
+        """Decode what was painted, (1, 4, h, w) as the VAE has it, and put it where it belongs."""
+        if self.canvas is not None:
+            painted = decode_latents(vae, latents, self.canvas.size)
+            return Image.fromarray(paste_back(self.canvas, np.asarray(painted)))
+        if self.is_tiled:
+            return to_images(decode_values(vae, latents, is_tiled=True))[0]
+        return decode_latents(vae, latents, self.plan.size)
+
+
+class Starts:
+    """Prepares beginnings; keeps the upscaler that was used last."""
+
+    def __init__(self, device: torch.device, *, allow_pickle: bool) -> None:
+        self._device = device
+        self._allow_pickle = allow_pickle
+        self._upscaler: tuple[Path, Upscaler] | None = None
+
+    def begin(
+        self, model: WarmModel, catalog: Catalog, plan: Plan, pictures: Mapping[str, Path]
+    ) -> Sizes:
+        """Look at what a plan starts from.
+
+        Args:
+            model: The weights that the plan needs.
+            catalog: Knows the helpers.
+            plan: Of the job.
+            pictures: Files by the names that the plan uses.
+
+        Raises:
+            EngineError: a picture is missing or unfit, or a helper is.
+        """
+        match plan.start:
+            case FromNoise():
+                return Beginning(plan=plan)
+            case FromPicture() as start if start.upscaler is None:
+                return self._varied(model, plan, start, pictures)
+            case FromPicture() as start:
+                return (yield from self._enlarged(model, catalog, plan, start, pictures))
+            case Repainting() as start:
+                return self._repainted(model, catalog, plan, start, pictures)
+
+    def _varied(
+        self, model: WarmModel, plan: Plan, start: FromPicture, pictures: Mapping[str, Path]
+    ) -> Beginning:
+        field = "upscale_or_vary.image"
+        picture = to_rgb(read_picture(sent_along(pictures, start.image, field), field))
+        if plan.native_size < SDXL_NATIVE:  # design D12: at a bucket, and then as large as it was
+            size = size_of(picture)
+            image = stretch(picture, nearest_bucket(size, model.loaded.checkpoint.buckets))
+            latents = encode_picture(model.loaded.vae, image, None)
+        else:
+            latents = encode_picture(model.loaded.vae, to_vary(picture), None)
+            size = _size_of_latents(latents)
+        sized = dataclasses.replace(plan, size=size, sample_size=_size_of_latents(latents))
+        return Beginning(plan=sized, latents=latents)
+
+    def _enlarged(
+        self,
+        model: WarmModel,
+        catalog: Catalog,
+        plan: Plan,
+        start: FromPicture,
+        pictures: Mapping[str, Path],
+    ) -> Sizes:
+        field = "upscale_or_vary.image"
+        picture = to_rgb(read_picture(sent_along(pictures, start.image, field), field))
+        upscaler = self._load_upscaler(catalog, start.upscaler or "")
+        own = size_of(picture)
+        require_enlargeable(own, upscaler.scale, field)
+        target = upscale_size(own, start.method, scale=upscaler.scale, native=plan.native_size)
+        larger = stretch((yield from enlarging(upscaler, picture)), target.size)
+        if not target.is_painted:
+            sized = dataclasses.replace(plan, size=target.size, sample_size=target.size)
+            return Beginning(plan=sized, result=larger)
+        latents = encode_picture(model.loaded.vae, larger, None, is_tiled=True)
+        size = _size_of_latents(latents)
+        sized = dataclasses.replace(plan, size=size, sample_size=size)
+        return Beginning(plan=sized, latents=latents, is_tiled=True)
+
+    def _repainted(
+        self,
+        model: WarmModel,
+        catalog: Catalog,
+        plan: Plan,
+        start: Repainting,
+        pictures: Mapping[str, Path],
+    ) -> Beginning:
+        canvas = self._canvas(catalog, plan, start, pictures)
+        encode = partial(encode_values, model.loaded.vae, generator=None)
+        latents = encode_canvas(canvas, encode, with_head=start.head is not None)
+        to_model = model.denoiser(plan.sampling.scheduler).model.latent_format.to_model
+        addition = None
+        if start.head is not None:
+            unet = model.loaded.unet
+            head = load_inpaint_head(
+                catalog.weights("inpaint", start.head, "inpaint.engine").path,
+                unet.config.block_out_channels[0],
+                allow_pickle=self._allow_pickle,
+            )
+            addition = head_addition(head, latents.mask, to_model(latents.masked))
+            addition = addition.to(unet.device, unet.dtype)
+        sized = dataclasses.replace(
+            plan,
+            size=size_of(canvas.picture),
+            sample_size=_size_of_latents(latents.filled),
+        )
+        return Beginning(
+            plan=sized,
+            latents=None if start.disable_initial_latent else latents.filled,
+            kept=(to_model(latents.filled), latents.mask),
+            addition=addition,
+            canvas=canvas,
+        )
+
+    def _canvas(
+        self, catalog: Catalog, plan: Plan, start: Repainting, pictures: Mapping[str, Path]
+    ) -> Canvas:
+        """Read the picture and its mask, and cut out what is worked on."""
+        field = "inpaint.image"
+        picture = to_rgb(read_picture(sent_along(pictures, start.image, field), field))
+        mask = _mask(start, size_of(picture), pictures)
+        if start.outpaint:
+            picture, mask = pad(picture, mask, start.outpaint)
+
+        def upscale(part: Pixels) -> Pixels:
+            return enlarge(self._load_upscaler(catalog, start.upscaler), part)
+
+        return prepare(
+            picture,
+            mask,
+            respective_field=start.respective_field,
+            is_filled=plan.sampling.strength > FILLS_ABOVE,
+            upscale=upscale,
+            scale=Scale.of(plan.native_size),
+            as_fooocus=plan.compat == "fooocus",
+        )
+
+    def _load_upscaler(self, catalog: Catalog, name: str) -> Upscaler:
+        path = catalog.weights("upscaler", name, "upscale_or_vary.method").path
+        if self._upscaler is None or self._upscaler[0] != path:
+            loaded = load_upscaler(path, self._device, allow_pickle=self._allow_pickle)
+            self._upscaler = (path, loaded)
+        return self._upscaler[1]
+
+
+def _mask(start: Repainting, size: Size, pictures: Mapping[str, Path]) -> Pixels:
+    """Read the mask; without one, only what is added at the sides is painted."""
+    if start.mask is None:
+        return np.zeros((size.height, size.width), np.uint8)
+    field = "inpaint.mask"
+    mask = read_mask(read_picture(sent_along(pictures, start.mask, field), field), size, field)
+    by, is_inverted = start.erode_or_dilate, start.invert_mask
+    return shape_mask(mask, by=by, is_inverted=is_inverted, field=field)
+
+
+def _size_of_latents(latents: Tensor) -> Size:
+    return Size(latents.shape[3] * LATENT_FACTOR, latents.shape[2] * LATENT_FACTOR)
