@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from engine.geometry import LATENT_FACTOR, Size
 from engine.stages.encode_picture import cropped
-from engine.stages.masks import FEATHER, HALF, soften, strips
+from engine.stages.masks import FEATHER, HALF, is_hole_in, soften, strips
 from engine.stages.pixels import GRID, Pixels, fitted_size, size_of, stretch, working_side
 
 NATIVE = 1024
@@ -53,6 +53,11 @@ class Box(NamedTuple):
     def cut(self, image: NDArray[Any]) -> NDArray[Any]:
         """Give the part of a picture or a mask that lies inside."""
         return image[self.top : self.bottom, self.left : self.right]
+
+    def seen_from(self, outer: "Box") -> "Box":
+        """Say where it lies inside another one."""
+        y, x = outer.top, outer.left
+        return Box(self.top - y, self.bottom - y, self.left - x, self.right - x)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,10 +166,12 @@ def prepare(
             that is too thin to be seen there.
 
     Raises:
-        ValueError: sizes differ, or the mask is empty.
+        ValueError: sizes differ, or nothing in the mask is above `HALF`.
     """
     if size_of(picture) != size_of(mask):
         raise ValueError(f"mask: expected size {size_of(picture)}, got {size_of(mask)}")
+    if not is_hole_in(mask):
+        raise ValueError("mask: expected one with light parts, got one without any")
     scale = scale or Scale()
     box = crop_box(mask, respective_field)
     part = box.cut(picture)
@@ -197,7 +204,7 @@ def fill_hole(image: Pixels, hole: Pixels, blurs: tuple[tuple[float, int], ...] 
     unknown = around.cut(is_unknown)
     for radius, times in blurs:
         seen = _within(_widened(around, math.ceil(radius) + 1), hole.shape)
-        inside = _relative(around, seen)
+        inside = around.seen_from(seen)
         for _ in range(times):
             blurred = Image.fromarray(seen.cut(filled)).filter(ImageFilter.BoxBlur(radius))
             around.cut(filled)[unknown] = inside.cut(np.asarray(blurred))[unknown]
@@ -250,17 +257,17 @@ def paste_back(canvas: Canvas, result: Pixels) -> Pixels:
     Returns:
         A new picture of the size of ``canvas.picture``; a pixel farther from the mask than the feather is as it was.
     """
-    picture = canvas.picture
-    soft = soften(canvas.mask, canvas.scale.feather)
+    picture, box, feather = canvas.picture, canvas.box, canvas.scale.feather
+    near = _within(_widened(_bounds(canvas.mask > HALF), feather), canvas.mask.shape)
+    soft = soften(near.cut(canvas.mask), feather)
+    kept, painted = near.cut(picture), near.cut(picture).copy()
+    both = _overlap(box, near)
+    both.seen_from(near).cut(painted)[:] = both.seen_from(box).cut(stretch(result, box.size))
     merged = picture.copy()
-    canvas.box.cut(merged)[:] = stretch(result, canvas.box.size)
-    for rows in strips(size_of(picture)):
-        if not soft[rows].any():
-            merged[rows] = picture[rows]
-            continue
+    for rows in strips(near.size):
         share = soft[rows, :, None].astype(np.float32) / 255
-        mixed = merged[rows] * share + picture[rows] * (1 - share)
-        merged[rows] = mixed.clip(0, 255).astype(np.uint8)
+        mixed = painted[rows] * share + kept[rows] * (1 - share)
+        near.cut(merged)[rows] = mixed.clip(0, 255).astype(np.uint8)
     return merged
 
 
@@ -274,10 +281,12 @@ def _widened(box: Box, by: int) -> Box:
     return Box(box.top - by, box.bottom + by, box.left - by, box.right + by)
 
 
-def _relative(box: Box, outer: Box) -> Box:
-    """Say where a box lies inside another one."""
+def _overlap(box: Box, other: Box) -> Box:
     return Box(
-        box.top - outer.top, box.bottom - outer.top, box.left - outer.left, box.right - outer.left
+        max(box.top, other.top),
+        min(box.bottom, other.bottom),
+        max(box.left, other.left),
+        min(box.right, other.right),
     )
 
 
@@ -293,8 +302,7 @@ def _grown(box: Box, shape: tuple[int, ...]) -> Box:
 
 def _within(box: Box, shape: tuple[int, ...]) -> Box:
     """Clip a box to a picture."""
-    height, width = shape
-    return Box(max(0, box.top), min(height, box.bottom), max(0, box.left), min(width, box.right))
+    return _overlap(box, Box(0, shape[0], 0, shape[1]))
 
 
 def _hole(mask: Pixels, size: Size, *, keeps_thin: bool) -> Pixels:

@@ -5,7 +5,7 @@ A mask is (H, W) uint8, 255 where something is painted and 0 where the picture s
 
 from collections.abc import Collection, Iterator, Sequence
 from functools import reduce
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 
 from engine.errors import InvalidRequest
 from engine.geometry import Size
+from engine.image_inputs import Side
 from engine.stages.pixels import Pixels, size_of, stretch
-
-Direction = Literal["Left", "Right", "Top", "Bottom"]
 
 HALF = 127
 """What is lighter belongs to a mask."""
 FEATHER = 32
 """Pixels over which a repainted part fades into the picture, at the native size 1024."""
 OUTPAINTED = 0.3
-"""What each direction adds to a picture, as a share of its side."""
+"""What each side adds to a picture, as a share of its side."""
 MASK_FIELD = "mask_image_url"
 _SQUARE = np.ones((3, 3), np.uint8)
 _STRIP_PIXELS = 2**21
@@ -101,14 +100,14 @@ def is_hole_in(mask: Pixels) -> bool:
 
 
 def pad(
-    image: Pixels, mask: Pixels, directions: Collection[Direction], share: float = OUTPAINTED
+    image: Pixels, mask: Pixels, sides: Collection[Side], share: float = OUTPAINTED
 ) -> tuple[Pixels, Pixels]:
     """Enlarge a picture for outpainting: its edges are drawn out, and the mask covers what is new.
 
     Args:
         image: (H, W, 3).
         mask: (H, W).
-        directions: Where it grows.
+        sides: Where it grows.
         share: Of the height that each of top and bottom adds, and of the width that each of left and right adds; fractions of
             pixels are cut off.
 
@@ -117,8 +116,8 @@ def pad(
     """
     size = size_of(image)
     high, wide = int(share * size.height), int(share * size.width)
-    rows = (high * ("Top" in directions), high * ("Bottom" in directions))
-    columns = (wide * ("Left" in directions), wide * ("Right" in directions))
+    rows = (high * ("Top" in sides), high * ("Bottom" in sides))
+    columns = (wide * ("Left" in sides), wide * ("Right" in sides))
     enlarged = np.pad(image, (rows, columns, (0, 0)), mode="edge")
     return enlarged, np.pad(mask, (rows, columns), constant_values=255)
 
@@ -133,10 +132,10 @@ def soften(mask: Pixels, feather: int = FEATHER) -> Pixels:
     left = (mask > HALF).view(np.uint8) * np.uint8(feather)
     for _ in range(feather):
         near = grow(left, 1)
-        left = np.maximum(left, near - (near > 0))
-    levels = np.minimum(np.arange(feather + 1) * 256 // feather, 255).astype(np.uint8)
-    soft: Pixels = levels[left]
-    return soft
+        np.subtract(near, near > 0, out=near)
+        np.maximum(left, near, out=left)
+    levels = np.minimum(np.arange(256) * 256 // feather, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(left, levels), np.uint8)
 
 
 def strips(size: Size) -> Iterator[slice]:

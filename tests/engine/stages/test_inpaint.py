@@ -97,6 +97,12 @@ def test_a_mask_of_another_size_is_refused() -> None:
         )
 
 
+def test_a_mask_without_a_hole_is_refused() -> None:
+    mask = np.full((10, 20), 127, np.uint8)
+    with pytest.raises(ValueError, match="^mask: expected one with light parts, got one without"):
+        prepare(picture_of(10, 20), mask, respective_field=1, is_filled=False)
+
+
 def test_numbers_follow_the_native_size() -> None:
     assert Scale.of(1024) == Scale()
     assert (POCKET.side, POCKET.grid, POCKET.feather) == (128, 8, 4)
