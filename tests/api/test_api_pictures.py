@@ -130,3 +130,98 @@ def test_a_picture_that_cannot_be_had_is_said_on_its_field(client, url, kind):
 def test_nothing_is_fetched_for_a_call_that_is_wrong_besides(client):
     body = {"image_prompt_1": {"image_url": "http://127.0.0.1:9/a.png"}, "styles": ["None such"]}
     assert fault(run(client, body, "/image-prompt"))[0] == "styles.0"
+
+
+def test_a_picture_to_repaint_arrives_with_what_its_mode_leaves_open(client, face):
+    body = {
+        "inpaint_image_url": address("red"),
+        "mask_image_url": address("white"),
+        "inpaint_mode": "Improve Detail (face, hand, eyes, etc.)",
+        "inpaint_additional_prompt": "an eye",
+        "inpaint_strength": 0.9,
+        "invert_mask": True,
+    }
+    assert run(client, body, "/inpaint").status_code == 200
+    asked = plan_of(face).request.inpaint
+    assert (asked.image, asked.mask) == (name("red"), name("white"))
+    assert (asked.invert_mask, asked.additional_prompt) == (True, "an eye")
+    plan = plan_of(face)
+    assert (plan.sampling.strength, plan.start.patch) == (0.5, None)  # the mode's
+    assert plan.images[0].prompt.startswith("an eye")
+    assert run(client, {**body, "override_inpaint_options": True}, "/inpaint").status_code == 200
+    plan = plan_of(face)
+    assert (plan.sampling.strength, plan.start.patch) == (0.9, COMMON["inpaint v2.6"].file)
+
+
+def test_a_mask_or_sides_must_be_given(client):
+    picture = {"inpaint_image_url": address("red")}
+    assert fault(run(client, picture, "/inpaint")) == ("mask_image_url", "missing")
+    sides = {**picture, "outpaint_selections": ["Left", "Top"]}
+    assert run(client, sides, "/inpaint").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "strength", "steps"),
+    [("Vary (Subtle)", 0.5, 30), ("Vary (Strong)", 0.85, 30), ("Upscale (2x)", 0.382, 18)],
+)
+def test_a_picture_to_vary_or_enlarge_arrives(client, face, method, strength, steps):
+    body = {"uov_image_url": address("red"), "uov_method": method}
+    assert run(client, body, "/upscale-or-vary").status_code == 200
+    sampling = plan_of(face).sampling
+    assert (sampling.strength, sampling.num_inference_steps) == (strength, steps)
+    assert plan_of(face).start.image == name("red")
+
+
+def test_a_change_that_is_disabled_paints_from_words(client, face):
+    body = {"uov_image_url": "nowhere", "uov_method": "Disabled"}
+    assert run(client, body, "/upscale-or-vary").status_code == 200
+    assert plan_of(face).start.kind == "noise"
+
+
+INPAINT = {"inpaint_image_url": address("red"), "mask_image_url": address("white")}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "flag"),
+    [
+        ("/inpaint", INPAINT, "mixing_image_prompt_and_inpaint"),
+        (
+            "/upscale-or-vary",
+            {"uov_image_url": address("red")},
+            "mixing_image_prompt_and_vary_upscale",
+        ),
+    ],
+)
+def test_pictures_act_together_where_they_are_mixed(client, face, endpoint, body, flag):
+    body = {**body, "image_prompt_1": {"image_url": address("blue")}}
+    assert run(client, body, endpoint).status_code == 200
+    assert plan_of(face).image_prompts is None
+    assert plan_of(face).notes == (f"image_prompt_1 has no effect without {flag}.",)
+    assert run(client, {**body, flag: True}, endpoint).status_code == 200
+    assert len(plan_of(face).image_prompts.slots) == 1
+    assert plan_of(face).start.kind != "noise"
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_what_an_image_prompt_is_mixed_with_acts_where_that_is_asked(client, face, is_mixed):
+    body = {
+        "image_prompt_1": {"image_url": address("blue")},
+        "uov_image_url": address("red"),
+        "uov_method": "Vary (Subtle)",
+        "mixing_image_prompt_and_vary_upscale": is_mixed,
+    }
+    assert run(client, body, "/image-prompt").status_code == 200
+    assert plan_of(face).start.kind == ("picture" if is_mixed else "noise")
+
+
+def test_one_picture_cannot_be_repainted_and_another_varied(client):
+    body = {
+        "image_prompt_1": {},
+        "uov_image_url": address("red"),
+        "uov_method": "Vary (Subtle)",
+        "mixing_image_prompt_and_vary_upscale": True,
+        "inpaint_image_url": address("red"),
+        "mask_image_url": address("white"),
+        "mixing_image_prompt_and_inpaint": True,
+    }
+    assert fault(run(client, body, "/image-prompt")) == ("uov_method", "value_error")

@@ -111,7 +111,7 @@ def test_nulls_are_as_not_given_and_unknown_keys_are_ignored(client):
         ({"advanced": {"base_model": "x"}}, ("advanced", "base_model"), "value_error"),
         ({"advanced": {"vae": "x"}}, ("advanced", "vae"), "value_error"),
         ({"control_image_url": "nowhere"}, ("control_image_url",), "file_download_error"),
-        ({"inpaint_image_url": "https://x/y.png"}, ("inpaint_image_url",), "feature_not_supported"),
+        ({"inpaint_image_url": "https://x/y.png"}, ("mask_image_url",), "missing"),
     ],
     ids=str,
 )
@@ -122,14 +122,14 @@ def test_a_fault_names_its_field(client, body, loc, kind):
 @pytest.mark.parametrize(
     ("endpoint", "body", "loc"),
     [
-        ("inpaint", {"inpaint_image_url": "x"}, "inpaint_image_url"),
+        ("inpaint", {"inpaint_image_url": "x", "mask_image_url": "y"}, "inpaint_image_url"),
         ("upscale-or-vary", {"uov_image_url": "x"}, "uov_image_url"),
     ],
 )
-def test_what_is_not_built_yet_is_said_on_its_field(client, endpoint, body, loc):
-    answer = run(client, body, f"{TEXT}/{endpoint}")
-    assert problems(answer) == [(("body", loc), "feature_not_supported")]
-    assert problems(run(client, {}, f"{TEXT}/{endpoint}")) == [(("body", loc), "missing")]
+def test_a_picture_that_an_endpoint_is_for_must_be_given_and_had(client, endpoint, body, loc):
+    answer = run(client, {**body, **QUICK}, f"{TEXT}/{endpoint}")
+    assert problems(answer) == [(("body", loc), "file_download_error")]
+    assert problems(run(client, QUICK, f"{TEXT}/{endpoint}")) == [(("body", loc), "missing")]
 
 
 def test_the_lora_endpoint_is_not_built_yet(client):
