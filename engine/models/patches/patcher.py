@@ -87,6 +87,8 @@ class WeightPatcher:
         self._keep_on = keep_on or torch.device("cpu")
         self._allow_pickle = allow_pickle
         self._known_sha256 = known_sha256
+        self._trusted: set[Identity] = set()
+        """Files that were read, so that a large pickled one is hashed once."""
         self._files: Recent[PatchFile] = Recent(cache_bytes)
         self._merged: Recent[dict[Spot, Tensor]] = Recent(cache_bytes)
         self._idle: Recent[Tensor] = Recent(cache_bytes)
@@ -161,8 +163,11 @@ class WeightPatcher:
             return kept
         path = Path(identity[0])
         tensors = read_tensors(
-            path, allow_pickle=self._allow_pickle, known_sha256=self._known_sha256
+            path,
+            allow_pickle=self._allow_pickle or identity in self._trusted,
+            known_sha256=self._known_sha256,
         )
+        self._trusted.add(identity)
         size = sum(tensor.nbytes for tensor in tensors.values())
         if is_kept := size <= self._files.room:  # the file itself may be overwritten meanwhile
             tensors = {key: tensor.clone() for key, tensor in tensors.items()}
