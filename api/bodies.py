@@ -8,8 +8,6 @@ from typing import Any, NoReturn
 
 from api.answers import Refused, unreadable
 
-MAX_KEPT = 65_536
-"""Longest text in characters that is kept of a body."""
 MAX_DIGITS = 308
 """Longest number; any such one is in the range of a float."""
 MAX_VALUES = 50_000
@@ -48,11 +46,6 @@ def read_json(data: bytes) -> Any:
     return value
 
 
-def kept(value: object) -> str:
-    """Write down what was asked, without the files in it."""
-    return json.dumps(_without_files(value))[:MAX_KEPT]
-
-
 def _is_deep(value: object) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):
@@ -64,16 +57,6 @@ def _inside(value: object) -> Iterable[object]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
-
-
-def _without_files(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_files(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_files(item) for item in value]
-    if isinstance(value, str) and value[:5].lower() == "data:":
-        return value[: value.find(",") + 1][:100] + "…"
-    return value
 
 
 def _no_number(text: str) -> NoReturn:

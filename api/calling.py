@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from api.addresses import base_of
-from api.answers import KINDS, Refused, flat
-from api.bodies import kept, read_json
+from api.answers import Refused, flat
+from api.bodies import read_json
 from api.callers import caller
 from api.settings import Api
 from api.translate import translate
@@ -77,10 +77,9 @@ def submit(api: Api, asked: Asked) -> Call:
     if known is not None:
         return known
     _require_room(api, asked)
-    body = read_json(asked.body)
     with of_job(asked.id):
-        settled = translate(api, asked.endpoint, body)
-    call = _call(asked, body=kept(body), sync_mode=getattr(settled.values, "sync_mode", False))
+        settled = translate(api, asked.endpoint, read_json(asked.body))
+    call = _call(asked, sync_mode=getattr(settled.values, "sync_mode", False))
     api.jobs.submit(
         settled.plan,
         owner=asked.owner,
@@ -105,41 +104,29 @@ def place(api: Api, asked: Asked) -> Call:
         answer = refused.answer
         if answer.status != FAULT:
             raise
-        call = _call(asked, body=_kept(asked.body), error=(FAULT, json.dumps(answer.body)))
+        call = _call(asked, error=(FAULT, json.dumps(answer.body)))
         api.jobs.calls.add(call)
         return call
 
 
 def _require_room(api: Api, asked: Asked) -> None:
+    """Refuse before anything is fetched what the queue would refuse."""
+    api.jobs.check_room(asked.owner)
     if asked.max_queue is not None and api.jobs.waiting() >= asked.max_queue:
-        _, error_type = KINDS[QueueFull.kind]
-        detail = f"queue: expected fewer than {asked.max_queue} waiting requests"
-        raise Refused(flat(429, detail, error_type, **{"retry-after": "5"}))
-    if api.jobs.waiting(asked.owner) >= api.limits.queue_length:
-        raise QueueFull(api.limits.queue_length)
+        raise QueueFull(asked.max_queue)
 
 
-def _call(
-    asked: Asked, *, body: str, error: tuple[int, str] | None = None, sync_mode: bool = False
-) -> Call:
+def _call(asked: Asked, *, error: tuple[int, str] | None = None, sync_mode: bool = False) -> Call:
     return Call(
         id=asked.id,
         owner=asked.owner,
         endpoint=asked.endpoint.id,
-        body=body,
         has_job=error is None,
         error=error,
         webhook=asked.webhook,
         sync_mode=sync_mode,
         cdn=asked.cdn,
     )
-
-
-def _kept(body: bytes) -> str:
-    try:
-        return kept(read_json(body))
-    except Refused:
-        return ""
 
 
 def _call_id(headers: Mapping[str, str], owner: str) -> str:

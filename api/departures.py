@@ -84,8 +84,14 @@ BEHAVIOURS = (
     "What an endpoint cannot do yet is a 422 of type `feature_not_supported` on its field.",
     "A request id may be chosen by the client: a UUID in `x-fal-request-id`, or any text in `Idempotency-Key`. The same"
     " one again is the same request.",
+    "No body at all is the same as `{}`, so that fal's own snippets without `input` paint.",
+    "A request takes at most 5 LoRAs, as fal's guides say and its documents do not; 100 requests of one owner may wait.",
+    "A body nests at most 64 levels deep and holds at most 50,000 values, and no number that a float cannot hold.",
+    "A request that failed for want of memory or because its worker died is a 500, not a 503: clients ask a 503 again, and"
+    " the same machine would paint it again to the same end.",
     "Pages of other origins are refused unless `--allow-origin` names them; fal lets every page in.",
-    "Results are kept until they are deleted; the addresses of their pictures live seven days.",
+    "A request is known for thirty days, a refused one for a day; the addresses of its pictures live seven days, and asking"
+    " for the result again makes them anew. The pictures themselves stay until they are deleted.",
 )
 """What the documents do not show."""
 

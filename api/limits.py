@@ -44,8 +44,6 @@ class Limits:
     """Longest address."""
     loras: int = 5
     """Most LoRAs of a request."""
-    queue_length: int = 200
-    """Most jobs of one owner that wait."""
     requests_per_s: float = 20.0
     """Rate at which one owner may ask for something in the long run."""
     burst: int = 200

@@ -30,8 +30,6 @@ class Call:
     owner: str
     endpoint: str
     """Which one, e.g. ``fal-ai/fooocus/inpaint``."""
-    body: str
-    """What was sent, as JSON; data URIs are cut out."""
     has_job: bool = True
     error: tuple[int, str] | None = None
     """Why there is no job: status and JSON of the answer."""
@@ -151,7 +149,6 @@ def insert_call(connection: sa.Connection, call: Call) -> None:
             id=call.id,
             owner=call.owner,
             endpoint=call.endpoint,
-            body=call.body,
             has_job=call.has_job,
             status=status,
             error=error,
@@ -170,7 +167,6 @@ def _call(row: sa.Row[Any]) -> Call:
         id=row.id,
         owner=row.owner,
         endpoint=row.endpoint,
-        body=row.body,
         has_job=row.has_job,
         error=None if row.status is None else (row.status, row.error),
         webhook=row.webhook,

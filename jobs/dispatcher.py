@@ -31,14 +31,14 @@ from jobs.live import Live, revive, until
 from jobs.protocol import Cancel, GivenBack, JobEvent, Message, Ready, Run, Skip, Worker
 from jobs.store import NewImage, NewJob, Store
 from jobs.story import Entry, Story
-from jobs.trash import sweep_trash
+from jobs.sweeping import sweep_calls, sweep_trash
 from jobs.views import JobSettings, Standing
 from jobs.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
 SWEEP_S = 3600.0
-"""How often deleted pictures are looked through for those that go for good."""
+"""How often what is old is looked through for what goes for good."""
 
 
 class Dispatcher:
@@ -106,7 +106,7 @@ class Dispatcher:
         """Count the jobs that run."""
         return len(self._running)
 
-    def check_room(self) -> None:
+    def check_room(self, owner: str) -> None:
         """Refuse early what `submit` would refuse.
 
         Raises:
@@ -114,7 +114,7 @@ class Dispatcher:
         """
         if self._draining:
             raise ShuttingDown
-        if len(self._waiting) >= self._settings.max_waiting:
+        if self._waiting.count(owner) >= self._settings.max_waiting:
             raise QueueFull(self._settings.max_waiting)
 
     # What faces ask for
@@ -158,7 +158,7 @@ class Dispatcher:
             raise IdTaken(job.id)
         if owner is not None:
             return job.id
-        self.check_room()
+        self.check_room(job.owner)
         story = Story(life=self._life)
         queued = Queued(len(self._waiting))
         number = self._store.add_job(job, Entry(story.next_seq, queued))
@@ -435,8 +435,9 @@ class Dispatcher:
         self._swept_at = time.monotonic()
         try:
             sweep_trash(self._store, self._outputs, self._settings.trash_days)
+            sweep_calls(self._store, self._settings.call_days)
         except (StorageFailed, OSError) as error:
-            log.warning("trash: %s", error)
+            log.warning("sweep: %s", error)
 
     def _complain(self, job_id: str, error: StorageFailed) -> None:
         log.error("%s", error, extra={"job": job_id})

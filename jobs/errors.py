@@ -1,7 +1,7 @@
 """What the queue itself may refuse, as types of the engine's tree that both faces translate.
 
 EngineError
-├── QueueFull        as many jobs wait as may wait
+├── QueueFull        as many jobs of an owner wait as may wait
 ├── ShuttingDown     the server takes no more jobs
 ├── JobNotFound      no job of that id belongs to the one who asks
 ├── ImageNotFound    no picture of that id belongs to the one who asks
@@ -15,7 +15,7 @@ from engine import EngineError
 
 
 class QueueFull(EngineError):
-    """As many jobs wait as may wait."""
+    """As many jobs of an owner wait as may wait, or as the caller wants before his."""
 
     kind = "queue_full"
 

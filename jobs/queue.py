@@ -124,11 +124,11 @@ class Jobs:
 
         Raises:
             IdTaken: another owner has a call of that id.
-            QueueFull: as many jobs wait as may wait.
+            QueueFull: as many jobs of the owner wait as may wait.
             ShuttingDown: the server is about to end.
             StorageFailed: it cannot be written.
         """
-        self._dispatcher.check_room()
+        self.check_room(owner)
         try:
             hashes = self._inputs.save(inputs or {})
         except OSError as error:
@@ -144,6 +144,15 @@ class Jobs:
             call=call,
         )
         return self._ask(lambda: self._dispatcher.submit(job))
+
+    def check_room(self, owner: str) -> None:
+        """Refuse what `submit` would refuse however it is asked.
+
+        Raises:
+            QueueFull: as many jobs of the owner wait as may wait.
+            ShuttingDown: the server is about to end.
+        """
+        self._dispatcher.check_room(owner)
 
     def cancel(self, job_id: str, *, owner: str) -> bool:
         """Stop a job, whatever it does; False when it is over already.

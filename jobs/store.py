@@ -164,6 +164,17 @@ class Store:
         with self._database.transaction() as connection:
             connection.execute(sa.delete(images).where(images.c.id.in_(image_ids)))
 
+    def forget_calls(self, before: float, refused_before: float) -> None:
+        """Remove the calls that were made before a Unix time and are over, and refused ones that were made before another.
+
+        One whose webhook is still to be called stays.
+        """
+        unfinished = sa.select(jobs.c.id).where(jobs.c.state.in_(UNFINISHED))
+        is_old = calls.c.created_at < sa.case((calls.c.has_job, before), else_=refused_before)
+        is_over = calls.c.next_try_at.is_(None) & calls.c.id.not_in(unfinished)
+        with self._database.transaction() as connection:
+            connection.execute(sa.delete(calls).where(is_old, is_over))
+
     def unfinished(self) -> list[sa.Row[Any]]:
         """List the rows of all jobs that are not over, by number."""
         query = sa.select(jobs).where(jobs.c.state.in_(UNFINISHED)).order_by(jobs.c.number)

@@ -78,7 +78,6 @@ calls = Table(
     Column("id", String(36), primary_key=True),
     Column("owner", String(200), nullable=False),
     Column("endpoint", String(100), nullable=False),
-    Column("body", Text, nullable=False),
     Column("has_job", Boolean, nullable=False),
     Column("status", Integer),
     Column("error", Text),

@@ -24,11 +24,13 @@ class JobSettings:
     database_url: str | None = None
     """Any SQLAlchemy URL; None is a SQLite file in `data_dir`."""
     max_waiting: int = 100
-    """How many jobs may wait; those that run do not count."""
+    """How many jobs of one owner may wait; those that run do not count."""
     drain_s: float = 30.0
     """How long `Jobs.close` may take, most of it for jobs that run to end."""
     trash_days: float = 7.0
     """How long a deleted picture can be restored."""
+    call_days: float = 30.0
+    """How long a program can ask what became of its call; of one that was refused, a day."""
     stuck_s: float = 1800.0
     """A worker that holds jobs and says nothing for so long is killed as if it had died; a slow model load counts too."""
     backoff_s: float = 0.5

@@ -50,7 +50,7 @@ class Contract:
     """A face of which many may ask much, and its document."""
 
     def __init__(self, face: Face) -> None:
-        limits = Limits(requests_per_s=1e9, burst=10**9, queue_length=10**6)
+        limits = Limits(requests_per_s=1e9, burst=10**9)
         client = face.open(slots=8, max_waiting=10**6, limits=limits)
         self.document = client.get("/openapi.json").json()
         self.schema = schemathesis.openapi.from_asgi("/openapi.json", build(face.api))

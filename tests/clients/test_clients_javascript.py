@@ -30,6 +30,13 @@ def test_run(studio: str, node: Node, age: str) -> None:
     require_picture(output(found["value"], age))
 
 
+@pytest.mark.parametrize("operation", ["run", "subscribe"])
+@pytest.mark.parametrize("age", AGES)
+def test_a_call_without_input_paints(studio: str, node: Node, age: str, operation: str) -> None:
+    found = node.call(studio, age, operation, endpoint=TEXT)["value"]
+    require_picture(output(found if operation == "run" else found["answer"], age))
+
+
 @pytest.mark.parametrize("mode", ["polling", "streaming"])
 @pytest.mark.parametrize("age", AGES)
 def test_subscribe_tells_id_states_and_logs(studio: str, node: Node, age: str, mode: str) -> None:

@@ -13,7 +13,7 @@ from tests.jobs.scripted_engine import toy_plan
 
 
 def new_call(owner="ann", **changes):
-    given = {"id": str(uuid.uuid4()), "endpoint": "fal-ai/fooocus", "body": "{}", "cdn": "here"}
+    given = {"id": str(uuid.uuid4()), "endpoint": "fal-ai/fooocus", "cdn": "here"}
     return Call(owner=owner, **given | changes)
 
 
@@ -59,6 +59,38 @@ def test_a_refused_call_keeps_its_error(studio):
         jobs.calls.add(replace(call, owner="bob"))
     assert submit(jobs, replace(call, has_job=True, error=None)) == call.id
     assert jobs.active(owner="ann") == []
+
+
+def test_calls_go_with_time_but_not_before_they_are_over_and_told(studio):
+    now, hook = time.time(), "https://example.org/hook"
+    old, older = now - 2 * 86_400, now - 31 * 86_400
+    refused = {"has_job": False, "error": (422, "{}")}
+    kept = {
+        "young": new_call(created_at=old),
+        "waiting": new_call(created_at=older),
+        "untold": new_call(created_at=older, webhook=hook),
+        "refused": new_call(**refused),
+        "refused, untold": new_call(created_at=older, webhook=hook, **refused),
+    }
+    gone = {
+        "old": new_call(created_at=older),
+        "told": new_call(created_at=older, webhook=hook),
+        "refused": new_call(created_at=old, **refused),
+    }
+    jobs = studio.open()
+    for call in (kept["young"], kept["untold"], gone["old"], gone["told"]):
+        jobs.wait(submit(jobs, call), 10, owner="ann")
+    for call in (kept["refused"], kept["refused, untold"], gone["refused"]):
+        jobs.calls.add(call)
+    jobs.calls.note_delivery(gone["told"].id, is_done=True, next_try_at=None)
+    jobs.close()
+    jobs = studio.open(gated=True)
+    submit(jobs, kept["waiting"], "steps=1000")
+    jobs.close()
+    jobs = studio.open(gated=True)
+    assert [name for name, call in kept.items() if jobs.calls.get(call.id, "ann") is None] == []
+    assert [name for name, call in gone.items() if jobs.calls.get(call.id, "ann")] == []
+    assert len(jobs.history(owner="ann")) == 4
 
 
 def test_jobs_of_low_priority_wait_behind_all_others():

@@ -139,6 +139,7 @@ def test_more_jobs_than_may_wait_are_refused(studio):
     ):
         jobs.submit(toy_plan(), inputs={"image": b"never written"})
     assert not list((studio.data_dir / "inputs").glob("*"))
+    jobs.submit(toy_plan(), owner="another")
     assert jobs.cancel(ids[0], owner="local")
     jobs.submit(toy_plan())
 

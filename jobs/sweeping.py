@@ -1,4 +1,4 @@
-"""Deleted pictures go for good when nobody has wanted them back for a while."""
+"""What goes for good: deleted pictures that nobody has wanted back for a while, and calls that nobody asks for any more."""
 
 import time
 
@@ -7,7 +7,9 @@ from jobs.store import Store
 
 DAY_S = 86_400.0
 COUNT = 200
-"""How many go in one transaction."""
+"""How many pictures go in one transaction."""
+REFUSED_DAYS = 1.0
+"""How long a call is known that never became a job."""
 
 
 def sweep_trash(store: Store, outputs: OutputFolder, days: float) -> None:
@@ -25,3 +27,13 @@ def sweep_trash(store: Store, outputs: OutputFolder, days: float) -> None:
         for _, name in found:
             outputs.remove(name)
         store.forget([image_id for image_id, _ in found])
+
+
+def sweep_calls(store: Store, days: float) -> None:
+    """Remove calls that were made more than `days` ago; their jobs stay.
+
+    Raises:
+        StorageFailed: the database cannot be written.
+    """
+    now = time.time()
+    store.forget_calls(now - days * DAY_S, now - min(days, REFUSED_DAYS) * DAY_S)
