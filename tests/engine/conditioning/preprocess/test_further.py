@@ -48,6 +48,7 @@ def test_where_the_library_is_missing_it_is_said_how_to_get_it(tmp_path: Path) -
         load_preprocessor("depth", tmp_path, CPU, allow_pickle=True)
 
 
+@pytest.mark.filterwarnings("ignore")  # the library warns at every import
 @pytest.mark.skipif(
     importlib.util.find_spec("controlnet_aux") is None, reason="controlnet-aux is not there"
 )
