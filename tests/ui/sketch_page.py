@@ -1,11 +1,13 @@
 """A page with a mask sketcher on a real queue, to test it and, with ``python -m tests.ui.sketch_page [PORT]``, to look at it."""
 
+import io
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import gradio as gr
+from PIL import Image
 
 import ui
 from engine import TextRequest, plan
@@ -38,7 +40,7 @@ class SketchPage:
             island("masthead.js", "masthead")
             with gr.Tabs(elem_id="tabs"):
                 with gr.Tab("Inpaint"):
-                    part = sketcher("sketch")
+                    part = sketcher("sketch", submits=("generate", "show"))
                     gr.Textbox(elem_id="prompt", show_label=False)
                     with gr.Row():
                         generate = gr.Button("Generate", elem_id="generate", variant="primary")
@@ -62,10 +64,6 @@ class SketchPage:
 
     def _show(self, value: str) -> str:
         """Answer with the left half of the picture as its mask."""
-        import io
-
-        from PIL import Image
-
         sketch = read_sketch(value, self.uploads, "local")
         assert sketch is not None
         file = io.BytesIO()

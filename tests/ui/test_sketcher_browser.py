@@ -90,14 +90,19 @@ def shows(page, words: str) -> None:
     )
 
 
-def generate(page, site) -> tuple[bytes, np.ndarray | None]:
-    """Queue a job; returns the files it got: the picture's bytes and the mask's pixels."""
-    count = len(site.asked) + 1
+def press(page, site) -> dict[str, bytes]:
+    """Queue a job; returns the files it got."""
+    answer = f"queued {len(site.asked) + 1}"
     page.click("#generate")
     page.wait_for_function(
-        "text => document.querySelector('#answer textarea').value === text", arg=f"queued {count}"
+        "text => document.querySelector('#answer textarea').value === text", arg=answer
     )
-    asked = site.asked[-1]
+    return site.asked[-1]
+
+
+def generate(page, site) -> tuple[bytes, np.ndarray | None]:
+    """Queue a job; returns what it got: the picture's file and the mask's pixels."""
+    asked = press(page, site)
     return asked[IMAGE_FIELD], pixels(asked[MASK_FIELD]) if MASK_FIELD in asked else None
 
 
@@ -151,6 +156,14 @@ def drag(page, start, end, button: str = "left") -> None:
     page.mouse.up(button=button)
 
 
+def zoomed(page, width: float) -> None:
+    """Wait until the picture is well over so many pixels wide on the screen."""
+    page.wait_for_function(
+        "width => document.querySelector('.sketch_sheet canvas').getBoundingClientRect().width > width * 1.5",
+        arg=width,
+    )
+
+
 def same(mask: np.ndarray, expected: np.ndarray) -> None:
     assert mask.shape == expected.shape
     assert np.count_nonzero(mask != expected) <= ROUNDING
@@ -173,7 +186,9 @@ def test_what_the_mouse_paints_is_what_arrives(visit, site):
     assert ImageOps.exif_transpose(Image.open(io.BytesIO(got))).size == mask.shape[::-1]
 
     page.mouse.move(*places(page, (0.5, 0.5))[0])
+    width = page.locator(".sketch_sheet canvas").bounding_box()["width"]
     page.mouse.wheel(0, -600)
+    zoomed(page, width)
     page.keyboard.press("Escape")
     page.keyboard.down(" ")
     drag(page, *places(page, (0.5, 0.5), (0.55, 0.52)))  # moves the picture, paints nothing
@@ -220,10 +235,7 @@ def test_what_fingers_paint_arrives_and_two_of_them_zoom(visit, site):
     touch("touchStart", left, right)
     touch("touchMove", (left[0] - 40, left[1]), (right[0] + 40, right[1]))
     touch("touchEnd")
-    page.wait_for_function(
-        "width => document.querySelector('.sketch_sheet canvas').getBoundingClientRect().width > width * 1.5",
-        arg=width,
-    )
+    zoomed(page, width)
     same(generate(page, site)[1], expected)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     small = page.evaluate(
@@ -269,12 +281,7 @@ def test_mask_and_picture_stay_through_tabs_reloads_and_a_studio_that_forgot(vis
 
     page.click("[data-act=remove]")
     page.wait_for_selector(".empty .sketch_start")
-    page.click("#generate")
-    page.wait_for_function(
-        "text => document.querySelector('#answer textarea').value === text",
-        arg=f"queued {len(site.asked) + 1}",
-    )
-    assert site.asked[-1] == {}
+    assert press(page, site) == {}
 
 
 def test_masks_are_filled_inverted_cleared_saved_and_loaded(visit, site, tmp_path):
