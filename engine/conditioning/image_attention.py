@@ -28,7 +28,7 @@ _LAYER = ".attn2"
 """How the names of cross-attention layers end."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class ImageTokens:
     """An image as the layers of one UNet attend to it, on its device and in its number format."""
 
