@@ -71,7 +71,12 @@ def invert(mask: Pixels) -> Pixels:
 
 
 def shape_mask(
-    mask: Pixels, *, by: int = 0, is_inverted: bool = False, field: str = MASK_FIELD
+    mask: Pixels,
+    *,
+    by: int = 0,
+    is_inverted: bool = False,
+    needs_hole: bool = True,
+    field: str = MASK_FIELD,
 ) -> Pixels:
     """Grow or shrink a mask, then invert it.
 
@@ -79,14 +84,15 @@ def shape_mask(
         mask: (H, W).
         by: Pixels to grow, below 0 to shrink.
         is_inverted: Whether the kept part is what is painted.
+        needs_hole: Whether something must be left to paint; not so beside outpainting.
         field: Names the mask in errors.
 
     Raises:
-        InvalidRequest: nothing is left to paint.
+        InvalidRequest: nothing is left to paint where something must be.
     """
     shaped = grow(mask, by)
     shaped = invert(shaped) if is_inverted else shaped
-    if not is_hole_in(shaped):
+    if needs_hole and not is_hole_in(shaped):
         change = f" after growing it by {by} pixels" if by else ""
         change += " and inverting it" if is_inverted else ""
         rule = "expected a mask with light parts that are painted anew, got one without any"

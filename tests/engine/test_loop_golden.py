@@ -17,7 +17,7 @@ from engine.conditioning.text import repeat_to_common_length
 from engine.geometry import Size
 from engine.loop import Denoiser, Running, Setup, StepSeam, step
 from engine.models.controlnets import ControlNet, build_controlnet
-from engine.models.inpaint_head import head_addition, widen_input, with_additions
+from engine.models.inpaint_head import head_addition
 from engine.passes import Course, Refining, begin
 from engine.plan import FreeU, Guidance
 from engine.sampling.latent_format import SDXL
@@ -49,17 +49,6 @@ class Call(NamedTuple):
     is_base: bool
 
 
-class Headed:
-    """The base model with what an inpaint head adds to the rows of the one image that it is asked about."""
-
-    def __init__(self, unet: Any, addition: Tensor) -> None:
-        self.dtype, self.device = unet.dtype, unet.device
-        self._unet, self._addition = unet, addition
-
-    def __call__(self, x: Tensor, *args: Any, **told: Any) -> Any:
-        return self._unet(with_additions(x, [self._addition] * len(x)), *args, **told)
-
-
 @pytest.fixture(scope="module")
 def unets() -> Mapping[str | None, Any]:
     """The base model and the refiners by the names that cases give them: a copy, and one with all weights turned round."""
@@ -69,7 +58,6 @@ def unets() -> Mapping[str | None, Any]:
         for weight in flipped.parameters():
             if weight.ndim >= 2:
                 weight.copy_(weight.flip(tuple(range(weight.ndim))))
-    widen_input(base)
     return {None: base, "base": load_toy_unet(golden_folder()), "flip": flipped}
 
 
@@ -105,14 +93,14 @@ def seams(case: Mapping[str, Any], inputs: Mapping[str, Any]) -> tuple[StepSeam,
     return (Blend(SDXL.to_model(fill), mask, case["seed"]),)
 
 
-def headed(case: Mapping[str, Any], unet: Any, inputs: Mapping[str, Any]) -> Any:
-    """The base model, with an inpaint head where the case has one."""
+def addition(case: Mapping[str, Any], inputs: Mapping[str, Any]) -> Tensor | None:
+    """What an inpaint head adds, where the case has one."""
     if not case["inpaint"] or not case["inpaint"]["head"]:
-        return unet
+        return None
     head, mask, masked = (
         torch.from_numpy(inputs[name]) for name in ("inpaint_head", "latent_mask", "latent_masked")
     )
-    return Headed(unet, head_addition(head, mask, SDXL.to_model(masked)))
+    return head_addition(head, mask, SDXL.to_model(masked))
 
 
 def setup(
@@ -122,7 +110,7 @@ def setup(
     kept: Sequence[StepSeam],
     net: ControlNet | None = None,
 ) -> Setup:
-    """Settle what a UNet is told; only the base model has a `net`, and FreeU."""
+    """Settle what a UNet is told; only the base model has a `net`, FreeU and an inpaint head."""
     settings = case["settings"]
     height, width = case["latent_hw"]
     contexts = [torch.from_numpy(inputs[case[side]]) for side in ("positive", "negative")]
@@ -148,6 +136,7 @@ def setup(
         freeu=freeu,
         seams=kept,
         controls=() if net is None else controls(case, net, inputs),
+        addition=None if net is None else addition(case, inputs),
     )
 
 
@@ -168,7 +157,7 @@ def start(case: Mapping[str, Any], unets: Mapping[str | None, Any], net: Control
         as_fooocus=True,
     )
     kept = seams(case, inputs)
-    base = setup(case, headed(case, unets[None], inputs), inputs, kept, net)
+    base = setup(case, unets[None], inputs, kept, net)
     refining = None
     if case["refiner"]:
         refiner = setup(case, unets[case["refiner"]], inputs, kept)

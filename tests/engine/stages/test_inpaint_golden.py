@@ -186,8 +186,8 @@ def asked_canvas(asked: str) -> tuple[Canvas, list[tuple[int, ...]]]:
     mask = array_of(request["inpaint_image"]["mask"])[..., 0]
     if request["adv_mask"]:
         mask = union([mask, uploaded_mask(request["inpaint_mask_upload"], size_of(image))])
-    if is_hole_in(mask):
-        mask = shape_mask(mask, by=request["erode"], is_inverted=request["invert"])
+    shaping = {"by": request["erode"], "is_inverted": request["invert"]}
+    mask = shape_mask(mask, **shaping, needs_hole=not request["outpaint"])
     image, mask = pad(image, mask, request["outpaint"])
     enlarged: list[tuple[int, ...]] = []
 

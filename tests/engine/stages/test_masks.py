@@ -106,6 +106,7 @@ def test_masks_without_a_hole_are_refused(
     rule = "^mask_image_url: expected a mask with light parts that are painted anew, got one without any"
     with pytest.raises(InvalidRequest, match=rule + ending + "$"):
         shape_mask(mask, by=by, is_inverted=is_inverted)
+    assert not is_hole_in(shape_mask(mask, by=by, is_inverted=is_inverted, needs_hole=False))
 
 
 def test_outpainting_draws_edges_out_and_masks_what_is_new() -> None:
