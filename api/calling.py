@@ -3,9 +3,11 @@
 import json
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 from starlette.requests import Request
 
 from api.addresses import base_of
@@ -25,6 +27,9 @@ FAULT = 422
 """The status of what is part of a result, not of the call."""
 MAX_KEY = 200
 """Longest key of a call in characters."""
+SUBMITTERS = 8
+"""Calls that are settled at the same time; each may hold its pictures in memory."""
+_SUBMITTERS: RunVar[CapacityLimiter] = RunVar("submitters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,19 @@ async def read_call(request: Request, api: Api, endpoint: Endpoint) -> Asked:
         max_queue=_max_queue(query.get("fal_max_queue_length")),
         body=await request.body(),
     )
+
+
+async def in_turn(take: Callable[[Api, Asked], Call], api: Api, asked: Asked) -> Call:
+    """Run `submit` or `place` in a thread, a few at a time.
+
+    They may wait for pictures from far away; who only looks waits for other threads than these.
+    """
+    try:
+        limiter = _SUBMITTERS.get()
+    except LookupError:
+        limiter = CapacityLimiter(SUBMITTERS)
+        _SUBMITTERS.set(limiter)
+    return await to_thread.run_sync(take, api, asked, limiter=limiter)
 
 
 def submit(api: Api, asked: Asked) -> Call:

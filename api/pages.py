@@ -14,6 +14,7 @@ from api.metrics import TYPE
 from api.openapi import endpoint_document, whole_document
 from api.settings import Api
 from api.wire import ENDPOINTS
+from engine import EngineError
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 STYLE = """
@@ -49,15 +50,19 @@ def page_routes(api: Api) -> list[BaseRoute]:
         document = whole_document(api.library(), server)
         return HTMLResponse(docs_page(document), headers={"content-security-policy": POLICY})
 
-    def live(request: Request) -> Response:
+    async def live(request: Request) -> Response:  # waits for no thread: they may all be busy
         return JSONResponse({"status": "live"})
 
     def ready(request: Request) -> Response:
         status = api.jobs.status()
-        if status.state == "ready" and status.has_painted:
-            return JSONResponse({"status": "ready"})
-        state = "untried" if status.state == "ready" else status.state
-        return JSONResponse({"status": state}, status_code=503)
+        if status.state != "ready" or not status.has_painted:
+            state = "untried" if status.state == "ready" else status.state
+            return JSONResponse({"status": state}, status_code=503)
+        try:
+            api.jobs.check_storage()
+        except EngineError as error:
+            return JSONResponse({"status": "unwritable", "detail": str(error)}, status_code=503)
+        return JSONResponse({"status": "ready"})
 
     def metrics(request: Request) -> Response:
         caller(request, api)

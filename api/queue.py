@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from api.addresses import PREFIXES, base_of
 from api.answers import Answer, cancelled, flat
 from api.callers import caller
-from api.calling import place, read_call
+from api.calling import in_turn, place, read_call
 from api.results import answer_of, of_failed, unknown
 from api.settings import Api
 from api.watching import standings
@@ -56,7 +56,7 @@ class _Desk:
         async def submit(request: Request) -> Response:
             asked = await read_call(request, self._api, endpoint)
             request.state.fal_request_id = asked.id
-            call = await run_in_threadpool(place, self._api, asked)
+            call = await in_turn(place, self._api, asked)
             standing = await run_in_threadpool(self._standing, call)
             body = {
                 "status": "IN_QUEUE",

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from api.answers import gone
-from api.calling import Asked, read_call, submit
+from api.calling import Asked, in_turn, read_call, submit
 from api.results import answer_of
 from api.settings import Api
 from api.watching import wait_over
@@ -38,7 +38,7 @@ def _running(api: Api, endpoint: Endpoint) -> Callable[[Request], Awaitable[Resp
 
 async def _run(api: Api, asked: Asked, request: Request) -> Response:
     known = await run_in_threadpool(api.jobs.calls.get, asked.id, asked.owner)
-    call = await run_in_threadpool(submit, api, asked)
+    call = await in_turn(submit, api, asked)
     if call.has_job:
         await wait_over(api, call, request)
     answer = await run_in_threadpool(answer_of, api, call, asked.cdn)

@@ -26,6 +26,7 @@ from jobs.errors import JobNotFound, ShuttingDown, StorageFailed
 from jobs.files import InputFolder, OutputFolder, lock_folder
 from jobs.log import LogLine
 from jobs.protocol import Worker
+from jobs.storage_check import StorageCheck
 from jobs.store import NewJob, Store
 from jobs.story import Entry, Story
 from jobs.supervisor import Supervisor
@@ -59,6 +60,8 @@ class Jobs:
             inputs=self._inputs,
             outputs=self._outputs,
         )
+        folders = (settings.data_dir, settings.output_dir)
+        self._storage_check = StorageCheck(self._store, folders, settings.min_free_bytes)
         self._supervisor = Supervisor(
             worker, dispatcher=self._dispatcher, post=self._post, backoff_s=settings.backoff_s
         )
@@ -354,6 +357,17 @@ class Jobs:
         if self._dispatcher.is_draining:
             return dataclasses.replace(status, state="stopped", message=str(ShuttingDown()))
         return dataclasses.replace(status, message=trouble) if trouble else status
+
+    def check_storage(self) -> None:
+        """Make sure that there is room on the disks and the database can be written.
+
+        Raises:
+            ShuttingDown: the server is about to end.
+            StorageFailed: there is not, or it cannot.
+        """
+        problem = self._ask(self._storage_check.look)
+        if problem is not None:
+            raise problem
 
     def _story(self, job_id: str, owner: str) -> Story:
         self._archive.check(job_id, owner)

@@ -24,6 +24,8 @@ from tests.jobs.scripted_engine import ScriptedEngine
 TEXT = "fal-ai/fooocus"
 QUICK = {"performance": "Speed", "styles": []}
 """What makes an input need no weights."""
+QUEUE = ("max_waiting", "min_free_bytes")
+"""Settings of the queue that a test may change."""
 MODES = ("sdxl_lcm_lora", "sdxl_lightning_4step_lora")
 
 
@@ -49,7 +51,7 @@ class Face:
         )
         self.opened: list[Jobs] = []
 
-    def open(self, *, gated=False, slots=2, max_waiting=100, **changes) -> TestClient:
+    def open(self, *, gated=False, slots=2, **changes) -> TestClient:
         def engine() -> ScriptedEngine:
             self.engines.append(ScriptedEngine(slots=slots, gate=self.gate if gated else None))
             return self.engines[-1]
@@ -59,7 +61,7 @@ class Face:
             output_dir=self.output_dir,
             drain_s=2.0,
             backoff_s=0.01,
-            max_waiting=max_waiting,
+            **{name: changes.pop(name) for name in QUEUE if name in changes},
         )
         jobs = Jobs(settings, lambda: ThreadWorker(engine))
         self.opened.append(jobs)

@@ -2,12 +2,19 @@
 
 import asyncio
 import json
+import re
+import threading
+from dataclasses import replace
 
+import httpx
 import pytest
 from starlette.testclient import TestClient
 
 from api import Front, build
+from api.calling import SUBMITTERS
+from api.metrics import Metrics
 from api.signing import open_signing_key
+from engine import Library
 from guard import Guard
 from tests.api.conftest import QUICK, TEXT, follow, page, submit
 
@@ -190,6 +197,50 @@ def test_health(client, face):
     face.jobs.close()
     answer = client.get("/health/ready")
     assert (answer.status_code, answer.json()) == (503, {"status": "stopped"})
+
+
+def test_a_studio_without_room_is_not_ready_and_says_why(face):
+    client = face.open(min_free_bytes=2**62)
+    follow(client, submit(client))
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert answer.json()["status"] == "unwritable"
+    assert re.fullmatch(
+        r"disk: expected at least \d+ MiB free, got \d+ MiB", answer.json()["detail"]
+    )
+    assert client.get("/health/live").status_code == 200
+
+
+def test_looks_do_not_wait_for_submits_that_wait_for_pictures(face, monkeypatch):
+    """As many submits as may be settled at once hang; a status is answered all the same."""
+    client = face.open()
+    call = submit(client)
+    follow(client, call)
+    gate, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow() -> Library:
+        begun.release()
+        assert gate.wait(20)
+        return face.library
+
+    patient = build(replace(face.api, library=slow, metrics=Metrics()))
+
+    async def ask() -> None:
+        address = "http://127.0.0.1:7860"
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(patient), base_url=address
+        ) as asker:
+            waiting = [
+                asyncio.create_task(asker.post(f"/queue/{TEXT}", json=QUICK)) for _ in range(60)
+            ]
+            await asyncio.to_thread(lambda: [begun.acquire() for _ in range(SUBMITTERS)])
+            status = await asyncio.wait_for(asker.get(call["status_url"]), 20)
+            gate.set()
+            answers = await asyncio.gather(*waiting)
+        assert status.json()["status"] == "COMPLETED"
+        assert {answer.status_code for answer in answers} == {200}
+
+    asyncio.run(ask())
 
 
 def test_receivers_of_webhooks_find_the_public_key(face):
