@@ -328,6 +328,7 @@ def serve(settings: Settings) -> int:
     require_free_port(settings)
     jobs.open()
     import ui
+    from ui.image_input import Uploads
 
     studio = ui.Studio(
         jobs=jobs,
@@ -335,6 +336,7 @@ def serve(settings: Settings) -> int:
         preset=preset,
         read_library=lambda: open_library(settings),
         presets_dir=settings.data_dir / "presets",
+        uploads=Uploads(settings.data_dir / "uploads"),
     )
     demo = ui.build(studio)
     programs = Programs(settings, jobs, lambda: studio.library)

@@ -19,7 +19,7 @@ from ui.notations import NOTATIONS, good_rows
 from ui.theme import island
 
 R = TypeVar("R", bound=TextRequest)
-Part = gr.Textbox | gr.Radio | gr.Dropdown | gr.Checkbox | gr.Slider | gr.HTML
+Part = gr.Textbox | gr.Radio | gr.Dropdown | gr.Checkbox | gr.CheckboxGroup | gr.Slider | gr.HTML
 """A component that can stand for a field."""
 
 FEW = 3

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.image_inputs import SLOT_DEFAULTS, ImagePrompt
 from engine.knobs import bounds
-from engine.requests import MAX_LORAS, MAX_STYLES, LoraWeight
+from engine.requests import MAX_IMAGE_PROMPTS, MAX_LORAS, MAX_STYLES, LoraWeight
 
+SLOTS = 4
+"""Slots for image prompts that the page shows."""
 ROWS = 5
 """Rows for LoRAs that the page shows at least."""
 _LOWEST, _HIGHEST = bounds(LoraWeight, "scale")
@@ -69,6 +72,32 @@ def _empty_row() -> dict[str, Any]:
     return {"on": True, "file": "", "scale": 1.0}
 
 
+def empty_slot() -> dict[str, Any]:
+    """Write a slot for an image prompt that has no picture."""
+    kind = ImagePrompt.model_fields["type"].default
+    stop_at, weight = SLOT_DEFAULTS[kind]
+    return {"image": "", "type": kind, "stop_at": stop_at, "weight": weight}
+
+
+def slots_of(prompts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Write image prompts as slots of the page, with empty ones after them."""
+    filled = []
+    for item in prompts:
+        stop_at, weight = ImagePrompt.model_validate(item).settled
+        filled.append({**item, "stop_at": stop_at, "weight": weight})
+    return [*filled, *(empty_slot() for _ in range(SLOTS - len(filled)))]
+
+
+def prompts_of(stored: object) -> list[dict[str, Any]]:
+    """Read the image prompts of the slots that have a picture."""
+    slots = stored if isinstance(stored, list) else []
+    return [
+        {name: slot.get(name, usual) for name, usual in empty_slot().items()}
+        for slot in slots[:MAX_IMAGE_PROMPTS]
+        if isinstance(slot, Mapping) and slot.get("image")
+    ]
+
+
 def _names(stored: object) -> list[str]:
     names = stored if isinstance(stored, list) else []
     return [name for name in names[:MAX_STYLES] if isinstance(name, str)]
@@ -85,6 +114,7 @@ _CHOICE = Notation(write=lambda name: [name] if name else [], read=_name)
 NOTATIONS: Mapping[str, Notation] = {
     "styles": Notation(write=list, read=_names),
     "loras": Notation(write=rows_of, read=loras_of),
+    "image_prompts": Notation(write=slots_of, read=prompts_of),
     "refiner_model": _CHOICE,
     "advanced.base_model": _CHOICE,
     "advanced.vae": _CHOICE,

@@ -29,6 +29,13 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
         "wildcards_in_order",
     ),
     "Size conditioning": ("adm_scaler_positive", "adm_scaler_negative", "adm_scaler_end"),
+    "Image prompts": (
+        "skip_preprocessors",
+        "canny_low_threshold",
+        "canny_high_threshold",
+        "controlnet_softness",
+        "image_attention",
+    ),
     "FreeU": ("freeu", "freeu.b1", "freeu.b2", "freeu.s1", "freeu.s2"),
     "Files & metadata": ("save_metadata", "metadata_scheme", "previews", "enable_safety_checker"),
     "Compatibility": ("compat", "deterministic"),

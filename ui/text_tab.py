@@ -11,6 +11,7 @@ import gradio as gr
 from engine import EngineError, TextRequest, plan
 from engine.records.literals import json_object
 from ui.form import Form, Part, component, flat
+from ui.pictures_panel import PicturesPanel, pictures_panel
 from ui.preset_events import choose_preset, connect_presets
 from ui.problems import as_toast
 from ui.reuse import reused
@@ -49,6 +50,7 @@ def text_tab(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
                 with gr.Column(elem_id="actions", scale=0, min_width=0):
                     generate = gr.Button("Generate", variant="primary", elem_id="generate")
                     island("controls.js", "controls")
+            panel = pictures_panel(start)
             island("strip.js", "strip")
         with gr.Column(elem_id="settings", scale=0, min_width=0):
             column = settings(
@@ -56,8 +58,9 @@ def text_tab(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
                 can_refresh=studio.read_library is not None,
                 can_save=studio.presets_dir is not None,
             )
+    fields["image_prompts"] = panel.slots
     form = Form(TextRequest, {**fields, **column.fields}, partial(_is_there, studio))
-    _submit(studio, form, generate, stage)
+    _submit(studio, form, panel, generate, stage)
     keep = _remember(form, demo)
     fill = partial(_fill, form, tabs, keep)
     fill(stage.reuse, partial(_reused, studio))
@@ -82,16 +85,24 @@ def _prompt(start: Mapping[str, Any]) -> Part:
     )
 
 
-def _submit(studio: Studio, form: Form[TextRequest], generate: gr.Button, stage: gr.HTML) -> None:
+def _submit(
+    studio: Studio,
+    form: Form[TextRequest],
+    panel: PicturesPanel,
+    generate: gr.Button,
+    stage: gr.HTML,
+) -> None:
     def submit(values: Mapping[Part, Any], request: gr.Request) -> dict[str, Any]:
+        owner = _visitor(studio, request)
         with as_toast():
-            wanted = plan(form.read(values), studio.library, seed=secrets.randbelow(RANDOM_SEEDS))
-            job = studio.jobs.submit(wanted, owner=_visitor(studio, request))
+            asked, files = panel.read(form.read(values), values, studio.uploads, owner)
+            wanted = plan(asked, studio.library, seed=secrets.randbelow(RANDOM_SEEDS))
+            job = studio.jobs.submit(wanted, owner=owner, inputs=files)
         return {"job": job, "notes": list(wanted.notes)}
 
     generate.click(
         submit,
-        form.inputs,
+        {*form.inputs, *panel.inputs},
         stage,
         validator=form.check,
         show_progress="hidden",

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from engine import EngineError, Event, InvalidRequest
 from jobs import ImageView, JobView
+from ui.drawings import drawing
 from ui.dropped import Dropped, read_pasted, read_picture
 from ui.image_input import MAX_BYTES, Upload, Uploads
 from ui.lists import lists, style_groups
@@ -57,6 +58,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
         "images/{image}/thumbnail": pages.thumbnail,
         "images/{image}/file": pages.file,
         "inputs/{name}": pages.input,
+        "inputs/{name}/drawing": pages.drawing,
         "lists": pages.lists,
         "styles": pages.styles,
         "static/{name}": pages.static,
@@ -192,6 +194,12 @@ class _Pages:
             return _json({"detail": str(error)}, 404)
         headers = {"Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"}
         return FileResponse(found.path, media_type=found.media_type, headers=headers)
+
+    def drawing(self, request: Request) -> Response:
+        """Draw what a ControlNet is shown of a picture that this visitor sent."""
+        found = self._uploads().find(request.path_params["name"], self._owner(request))
+        data = drawing(found.path, request.query_params.get("type", ""))
+        return _bytes(data, "image/png", FOREVER)
 
     async def take_input(self, request: Request) -> Response:
         """Take in a picture to work on, as the bytes of its file."""
