@@ -154,14 +154,24 @@ def _filled(
     return freeze(network), network.scale
 
 
+def has_spandrel() -> bool:
+    """Whether the library for other kinds is installed."""
+    return all(importlib.util.find_spec(name) for name in ("spandrel", "einops"))
+
+
+def spandrel_library() -> Any:
+    """Import spandrel, with torchvision or without."""
+    with _torchvision():
+        return importlib.import_module("spandrel")
+
+
 def _by_spandrel(name: str, tensors: Mapping[str, Tensor]) -> tuple[Any, int]:
-    if importlib.util.find_spec("spandrel") is None:
+    if not has_spandrel():
         raise ModelIncompatible(
             f"{name}: expected an upscaler of the kind ESRGAN or Compact; others need "
             "pip install --no-deps -r requirements-upscalers.txt"
         )
-    with _torchvision():
-        spandrel: Any = importlib.import_module("spandrel")
+    spandrel = spandrel_library()
     try:
         loaded = spandrel.ModelLoader().load_from_state_dict(dict(tensors))
     except spandrel.UnsupportedModelError as error:

@@ -27,6 +27,8 @@ from engine.stages.tiles import blended, is_out_of_memory, tile_count
 
 NATIVE = 1024
 """The native size that Fooocus' constants are for."""
+FAST = "Upscale (Fast 2x)"
+"""The one method that never paints."""
 STRENGTHS: Mapping[str, float] = {
     "Vary (Subtle)": 0.5,
     "Vary (Strong)": 0.85,
@@ -37,7 +39,7 @@ STRENGTHS: Mapping[str, float] = {
 FACTORS: Mapping[str, float] = {
     "Upscale (1.5x)": 1.5,
     "Upscale (2x)": 2.0,
-    "Upscale (Fast 2x)": 2.0,
+    FAST: 2.0,
 }
 """How many times as long the sides become with each method that enlarges."""
 MAX_ENLARGED = 2**28
@@ -91,7 +93,7 @@ def upscale_size(size: Size, method: str, *, scale: int, native: int = NATIVE) -
         enlarged = fitted_size(Size(size.width * scale, size.height * scale), native, grid)
     else:
         enlarged = Size(int(size.width * factor), int(size.height * factor))
-    return Enlargement(enlarged, method in STRENGTHS and side <= _PAINTED * native // NATIVE)
+    return Enlargement(enlarged, method != FAST and side <= _PAINTED * native // NATIVE)
 
 
 def to_vary(picture: Pixels, native: int = NATIVE) -> Pixels:
