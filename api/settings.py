@@ -13,6 +13,10 @@ from engine import Library
 from engine.net import Fetcher
 from jobs import Jobs
 
+KEEP_ALIVE_S = 65
+"""How long the server keeps a connection on which nothing is asked: well above the 5 s of Python's clients, so that they
+end it, and no request meets a line that is just being closed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:

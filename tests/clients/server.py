@@ -9,6 +9,7 @@ from pathlib import Path
 import uvicorn
 
 from api import Front
+from api.settings import KEEP_ALIVE_S
 from app import Programs, home_names, read_settings
 from engine import Library
 from engine.catalog import Catalog, Checkpoint, Weights
@@ -50,7 +51,13 @@ def main(port: int, folder: Path) -> None:
     programs = Programs(settings, jobs, library)
     programs.start()
     app = Guard(Front(page, programs.face), allowed=home_names(settings))
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
     programs.stop()
     jobs.close()
 
