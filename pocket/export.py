@@ -31,18 +31,50 @@ CARD = {
 SHARD = "12MB"
 """The largest file of weights; hosts of repositories dislike big ones."""
 
+PARTNERS = {
+    "ImagePrompt": "controlnet/pocket_image_prompt.safetensors",
+    "PyraCanny": "controlnet/pocket_edges",
+    "CPDS": "controlnet/pocket_layout",
+    "image encoder": "clip_vision/pocket_sight",
+    "image negative": "controlnet/pocket_image_negative.safetensors",
+}
+"""What the model follows images with, by the engine's names of roles."""
+
+_TRAINED = {
+    "ImagePrompt": "image_prompt/adapter.safetensors",
+    "PyraCanny": "controlnets/edges",
+    "CPDS": "controlnets/layout",
+    "image encoder": "image_encoder",
+    "image negative": "image_prompt/negative.safetensors",
+}
+"""Where training leaves the same in the work folder."""
+
 _OLD_FORM = ("vocab.json", "merges.txt")
 
 
 def write_adapters(work: Path, target: Path) -> None:
-    """Copy the trained adapters beside the model, where there are any, and write its card."""
+    """Copy the trained adapters and partners beside the model, where there are any, and write its card."""
     for file in sorted((work / "loras").glob("*.safetensors")):
         (target / "loras").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target / "loras" / file.name)
+    for role, place in PARTNERS.items():
+        _copy(work / _TRAINED[role], target / place)
     card = dict(CARD)
     if not (target / "loras" / FEW_STEPS).exists():
         del card["performance_loras"]
+    known = {role: place for role, place in PARTNERS.items() if (target / place).exists()}
+    if known:
+        card["partners"] = {role: place.split("/", 1)[1] for role, place in known.items()}
     (target / "pochade.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder of them, if it is there."""
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    elif source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
 
 
 def averaged_unet(checkpoint: Path) -> Unet:

@@ -1,6 +1,8 @@
 """Image prompts for the pocket UNet: a resampler, its keys and values, and attention that reads them.
 
-Names and shapes of the weights are those of IP-Adapter's "plus" files. Both ways to attend are here,
+Names and shapes of the weights are those of IP-Adapter's "plus" files, with `pooled_proj` besides: this
+UNet takes colours from the pooled vector alone and hears nothing else on them, so an image adds to that
+vector what a caption of it would have. Both ways to attend are here,
 because the adapter is trained for both: Fooocus' joint one, where text and images share one softmax,
 and diffusers' separate one. Source: Ye et al. 2023, https://arxiv.org/abs/2308.06721
 """
@@ -14,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pocket.parts import Unet
+from pocket.parts import POOLED_WIDTH, Unet
 from pocket.sight import WIDTH
 
 TOKENS = 8
@@ -114,6 +116,8 @@ class Images:
     """One (N, TOKENS, C) for each image of a row."""
     weights: Sequence[Tensor]
     """One (N,) for each image."""
+    pooled: Tensor
+    """(N, P): what the images add to the pooled vector of the text."""
     joint: bool = True
     """Fooocus' formula; else diffusers'."""
 
@@ -136,6 +140,7 @@ class Adapter(nn.Module):
         self.ip_adapter = nn.ModuleDict(
             {str(2 * i + 1): _Projections(text) for i, text in enumerate(texts)}
         )
+        self.pooled_proj = nn.Linear(POOLED_WIDTH, POOLED_WIDTH)
         self.negative = nn.Parameter(torch.randn(TOKENS, width))
         for text, projections in zip(texts, self.ip_adapter.values(), strict=True):
             text.set_processor(ImageAttention(projections))

@@ -75,16 +75,31 @@ class Studio:
         Raises:
             RuntimeError: the engine could not paint one.
         """
-        for seed, text in enumerate(texts):
-            self.engine.admit(str(seed), plan(_request(text, fields), self.library, seed=seed), {})
+        return self.run([(text, fields) for text in texts], {})
+
+    def run(
+        self, asks: Sequence[tuple[str, Mapping[str, Any]]], pictures: Mapping[str, Path]
+    ) -> NDArray[np.uint8]:
+        """The same for prompts with fields of their own.
+
+        Args:
+            asks: Prompt and further fields of each picture.
+            pictures: Files that the fields name.
+
+        Raises:
+            RuntimeError: the engine could not paint one.
+        """
+        for seed, (text, fields) in enumerate(asks):
+            job = plan(_request(text, fields), self.library, seed=seed)
+            self.engine.admit(str(seed), job, pictures)
         made: dict[str, NDArray[np.uint8]] = {}
         while not self.engine.idle():
-            for job, event in self.engine.step():
+            for job_id, event in self.engine.step():
                 if isinstance(event, ImageReady):
-                    made[job] = np.asarray(Image.open(io.BytesIO(event.data)))
+                    made[job_id] = np.asarray(Image.open(io.BytesIO(event.data)))
                 elif isinstance(event, Failed):
                     raise RuntimeError(event.message)
-        return np.stack([made[str(seed)] for seed in range(len(texts))])
+        return np.stack([made[str(seed)] for seed in range(len(asks))])
 
 
 def open_studio(models: Path) -> Studio:

@@ -1,8 +1,9 @@
 """Train the image prompt: its resampler, its keys and values, and what the negative half is shown.
 
-The prompt is mostly empty, so that the picture has to come from the image. Weights below 1 come with
-images that are right only that often, which makes the weight a dial. Where a prompt names something else
-than the image shows, the prompt is right; of two images one gives the object, the other the background.
+The teacher is the UNet itself, told by a complete caption what the student has to see: that is a much
+quieter target than noise. The student's prompt is mostly empty; at weights below 1 the target lies between
+both prompts, which makes the weight a dial. Where a prompt names something else than the image shows, the
+prompt is right; of two images one gives the object, the other the background.
 """
 
 import logging
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTokenizer, CLIPVisionModelWithProjection
 
-from pocket.captions import Caption, random_caption, short_caption
+from pocket.captions import Caption, full_caption, random_caption, short_caption
 from pocket.draw import draw
 from pocket.fit import Run, Trainer
 from pocket.image_prompt import Adapter, ImageAttention, Images
@@ -24,7 +25,14 @@ from pocket.sight import quick_thumbnails, shown
 from pocket.team import Team
 from pocket.train_sight import load_sight
 from pocket.train_text import TextEncoders, load_encoders, tokenize
-from pocket.train_unet import ZEROED, Painter, bucket_of, random_timesteps, time_ids
+from pocket.train_unet import (
+    ZEROED,
+    bucket_of,
+    loss_weights,
+    noise_levels,
+    random_timesteps,
+    time_ids,
+)
 from pocket.twins import Twins
 from pocket.world import BUCKETS, Scene, random_scene
 
@@ -38,6 +46,8 @@ Thumbnails = NDArray[np.uint8]
 _TOLD_SHARE, _BLIND_SHARE = 0.3, 0.08
 _FULL_SHARE, _MORE_SHARE = 0.65, 0.1
 _JOINT_SHARE, _TWO_SHARE = 0.65, 0.2
+_BEND = 2
+"""Half the weight is a quarter of the way: guidance makes little of an image a lot."""
 _GROUND_FIELDS = ("background", "ground")
 
 
@@ -64,25 +74,80 @@ def random_weights(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
     return np.where(kind < _FULL_SHARE, 1.0, some).astype(np.float32)
 
 
+Told = tuple[Tensor, Tensor]
+"""States and pooled vectors of a text."""
+
+
 class Student(nn.Module):
     """The adapter with its loss; neither UNet nor encoder is trained."""
 
     def __init__(self, unet: Unet, sight: CLIPVisionModelWithProjection) -> None:
         super().__init__()
         self.adapter = Adapter(unet)
-        self._frozen = (Painter(unet), sight)
+        self._frozen = (unet, sight)
+        self.levels = noise_levels()
+        self.weights = loss_weights(self.levels)
 
-    def tokens(self, seen: Tensor, blind: Tensor) -> Tensor:
-        """(N, 3, SIDE, SIDE) to tokens; those of rows that are `blind` are the negative half's."""
-        with torch.no_grad():
-            states = self._frozen[1](seen, output_hidden_states=True).hidden_states[-2]
-        return torch.where(
-            blind[:, None, None], self.adapter.negative, self.adapter.image_proj(states)
-        )
+    def images(self, seen: list[Tensor], weights: Tensor, blind: Tensor, *, joint: bool) -> Images:
+        """What the UNet is told of images; rows that are `blind` get what the negative half gets.
 
-    def forward(self, *batch: Tensor, images: Images) -> Tensor:
-        """The loss of the base's own training, with images to see."""
-        loss: Tensor = self._frozen[0](*batch, cross_attention_kwargs={"images": images})
+        Args:
+            seen: (N, 3, SIDE, SIDE) for each image of a row.
+            weights: (N,), the same for all images of a row.
+            blind: (N,) of bool.
+            joint: Which formula.
+        """
+        tokens, pooled = [], torch.zeros(())
+        for one in seen:
+            with torch.no_grad():
+                answer = self._frozen[1](one, output_hidden_states=True)
+            told = self.adapter.image_proj(answer.hidden_states[-2])
+            tokens.append(torch.where(blind[:, None, None], self.adapter.negative, told))
+            pooled = pooled + weights[:, None] * self.adapter.pooled_proj(answer.image_embeds)
+        total = (weights * len(seen)).clamp(min=1.0)[:, None]
+        pooled = torch.where(blind[:, None], 0.0, pooled / total)
+        return Images(tokens, [weights] * len(seen), pooled, joint)
+
+    def _noise(self, call: tuple[Tensor, ...], told: Told, images: Images | None = None) -> Tensor:
+        """The UNet's guess of the noise in (noisy, timesteps, time ids)."""
+        noisy, timesteps, ids = call
+        pooled = told[1] if images is None else told[1] + images.pooled
+        guess: Tensor = self._frozen[0](
+            noisy,
+            timesteps,
+            told[0],
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": ids},
+            cross_attention_kwargs=None if images is None else {"images": images},
+        ).sample
+        return guess.float()
+
+    @torch.no_grad()
+    def target(self, call: tuple[Tensor, ...], told: Told, full: Told, shares: Tensor) -> Tensor:
+        """The UNet's own guess between two texts: `told` at a share of 0, `full` at 1, and beyond."""
+        guess = self._noise(call, full)
+        rows = torch.nonzero(shares != 1).flatten()
+        if len(rows):
+            base = self._noise(tuple(part[rows] for part in call), (told[0][rows], told[1][rows]))
+            guess[rows] = base + shares[rows, None, None, None] * (guess[rows] - base)
+        return guess
+
+    def forward(
+        self,
+        clean: Tensor,
+        timesteps: Tensor,
+        ids: Tensor,
+        *,
+        texts: tuple[Told, Told],
+        images: Images,
+        shares: Tensor,
+    ) -> Tensor:
+        """How far images and one text are from what the other, complete text would do."""
+        level = self.levels[timesteps][:, None, None, None]
+        noisy = level.sqrt() * clean + (1 - level).sqrt() * torch.randn_like(clean)
+        call = (noisy, timesteps, ids)
+        target = self.target(call, *texts, shares)
+        error = (self._noise(call, texts[0], images) - target).square().mean((1, 2, 3))
+        loss: Tensor = (self.weights[timesteps] * error).mean()
         return loss
 
 
@@ -95,12 +160,19 @@ class Lessons:
         self.encoders = encoders.requires_grad_(requires_grad=False)
 
     @torch.no_grad()
-    def condition(self, rng: np.random.Generator, captions: list[Caption]) -> tuple[Tensor, Tensor]:
+    def condition(self, rng: np.random.Generator, captions: list[Caption]) -> Told:
         """Encode captions; some of the empty ones are zeroed."""
         states, pooled = self.encoders(tokenize(self.tokenizer, [c.text for c in captions]))
         empty = np.asarray([not caption.text for caption in captions])
         keep = torch.from_numpy(~empty | (rng.random(len(captions)) >= ZEROED)).float()
         return states * keep[:, None, None], pooled * keep[:, None]
+
+    @torch.no_grad()
+    def complete(self, rng: np.random.Generator, scenes: list[Scene]) -> Told:
+        """Encode captions that say everything."""
+        texts = [full_caption(rng, scene, complete=True).text for scene in scenes]
+        states, pooled = self.encoders(tokenize(self.tokenizer, texts))
+        return states, pooled
 
 
 def _captions(rng: np.random.Generator, scenes: list[Scene]) -> list[Caption]:
@@ -128,23 +200,6 @@ def _redrawn(
     return seen
 
 
-def one_image(
-    rng: np.random.Generator,
-    scenes: list[Scene],
-    captions: list[Caption],
-    weights: NDArray[np.float32],
-) -> dict[int, Scene]:
-    """Rows whose image shows another scene: what the caption names differs, or all where the weight is low."""
-    everything = frozenset(field.name for field in fields(Scene))
-    others = {}
-    for row, (scene, caption) in enumerate(zip(scenes, captions, strict=True)):
-        if rng.random() > weights[row]:
-            others[row] = other_in(rng, scene, everything)
-        elif caption.named and rng.random() < 0.6:
-            others[row] = other_in(rng, scene, caption.named)
-    return others
-
-
 def lesson_loss(
     student: Student, lessons: Lessons, rng: np.random.Generator, run: Run, step: int
 ) -> Tensor:
@@ -152,28 +207,25 @@ def lesson_loss(
     bucket = bucket_of(run.seed, step)
     clean, scenes, seen = lessons.twins.sample(rng, run.batch, bucket)
     captions = _captions(rng, scenes)
-    weights = random_weights(rng, run.batch)
+    weights = torch.from_numpy(random_weights(rng, run.batch))
+    blind = torch.from_numpy(rng.random(run.batch) < _BLIND_SHARE)
     if rng.random() < _TWO_SHARE:
         pairs = [halves(rng, scene) for scene in scenes]
-        shows = [
-            _redrawn(rng, seen, {i: p[k] for i, p in enumerate(pairs)}, bucket) for k in (0, 1)
-        ]
-        weights[:] = 1.0
+        others = [{row: pair[side] for row, pair in enumerate(pairs)} for side in (0, 1)]
     else:
-        shows = [_redrawn(rng, seen, one_image(rng, scenes, captions, weights), bucket)]
-    blind = torch.from_numpy(rng.random(run.batch) < _BLIND_SHARE)
+        named = {row: caption.named for row, caption in enumerate(captions) if caption.named}
+        others = [{row: other_in(rng, scenes[row], names) for row, names in named.items()}]
+    shows = [shown(_redrawn(rng, seen, other, bucket)) for other in others]
     ids = time_ids(rng, BUCKETS[bucket], run.batch)
     clean = clean.contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        told = lessons.condition(rng, captions)
-        images = Images(
-            [student.tokens(shown(show), blind) for show in shows],
-            [torch.from_numpy(weights)] * len(shows),
-            joint=bool(rng.random() < _JOINT_SHARE),
-        )
+        texts = lessons.condition(rng, captions), lessons.complete(rng, scenes)
+        joint = bool(rng.random() < _JOINT_SHARE)
+        images = student.images(shows, weights, blind, joint=joint)
+        shares = torch.where(blind, 0.0, weights**_BEND)
         timesteps = random_timesteps(rng, run.batch)
-        loss: Tensor = student(clean, timesteps, *told, ids, images=images)
-        return loss
+        loss: Tensor = student(clean, timesteps, ids, texts=texts, images=images, shares=shares)
+    return loss
 
 
 def train_image_prompt(team: Team, folder: Path, run: Run) -> None:

@@ -137,7 +137,7 @@ def train_sight(team: Team, folder: Path, run: Run) -> None:
     trainer.average.write_to(onlooker)
     if team.leads:
         log.info("sight: read rightly %s", measure_sight(onlooker))
-        onlooker.encoder.save_pretrained(folder / FOLDER)
+        onlooker.encoder.half().save_pretrained(folder / FOLDER)
         forget_origin(folder / FOLDER / "config.json")
 
 
