@@ -14,7 +14,7 @@ from api.addresses import PREFIXES
 from api.answers import Refused, flat, gone, of_error
 from api.limits import BodyLimit, RateLimit, Scope, client_address, is_look
 from api.metrics import Measured
-from api.pages import page_routes
+from api.pages import DOCUMENTS, page_routes
 from api.proxy import Proxy
 from api.queue import queue_routes
 from api.run import run_routes
@@ -57,7 +57,7 @@ def build(api: Api) -> FastAPI:
         per_s=api.limits.requests_per_s,
         burst=api.limits.burst,
         asker=lambda scope: _asker(api, scope),
-        is_free=is_look,
+        is_free=lambda scope: is_look(scope) and scope["path"] not in DOCUMENTS,
     )
     app.add_middleware(BodyLimit, most=lambda scope: _longest_body(api, scope))
     app.add_middleware(Measured, metrics=api.metrics, routes=routes)

@@ -27,6 +27,8 @@ code, pre { font: .875em/1.5 ui-monospace, monospace }
 pre { background: #8882; padding: .75rem; overflow-x: auto }
 summary { cursor: pointer; font-size: 1.25rem; margin: .75rem 0 }
 """
+DOCUMENTS = frozenset({"/openapi.json", "/api/openapi/queue/openapi.json", "/docs"})
+"""What takes time to write down: to look at it counts as a request."""
 MAX_CHOICES = 12
 """Choices that are listed; of more, their number is said."""
 

@@ -271,6 +271,8 @@ def test_who_asks_too_often_is_slowed_down_but_may_look(face):
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) > 1
     assert client.get(call["status_url"]).status_code in (200, 202)
+    for path in ("/docs", "/openapi.json", f"/api/openapi/queue/openapi.json?endpoint_id={TEXT}"):
+        assert client.get(path).status_code == 429  # these take time
 
 
 def test_a_client_that_goes_away_takes_its_job_along(face):
