@@ -16,7 +16,7 @@ from PIL import Image
 from engine.geometry import Size
 from engine.models.upscalers import load_upscaler
 from engine.stages.pixels import stretch
-from engine.stages.upscale import FAST, enlarge, upscale_size
+from engine.stages.upscale import enlarge, upscale_size
 from pocket.parts import library
 from pocket.train_upscaler import FILE, MODEL, through_vae, true_pair
 from pocket.world import NATIVE_SIZE, unseen_scenes
@@ -30,7 +30,7 @@ _SEED = 64
 def psnr(made: Pictures, true: Pictures) -> NDArray[np.float64]:
     """(N,) peak signal to noise ratios in dB."""
     error = np.square(made.astype(np.float64) - true).mean(axis=(1, 2, 3))
-    return 10 * np.log10(255**2 / np.maximum(error, 1e-9))
+    return np.asarray(10 * np.log10(255**2 / np.maximum(error, 1e-9)), np.float64)
 
 
 def lanczos(picture: Pictures) -> Pictures:
@@ -43,7 +43,8 @@ def fast(model: Path) -> Callable[[Pictures], Pictures]:
     """The way of *Upscale (Fast 2x)* with the upscaler of a model's folder."""
     upscaler = load_upscaler(model / FILE, torch.device("cpu"))
     size = Size(NATIVE_SIZE, NATIVE_SIZE)
-    wanted = upscale_size(size, FAST, scale=upscaler.scale, native=NATIVE_SIZE).size
+    scale = upscaler.scale
+    wanted = upscale_size(size, "Upscale (Fast 2x)", scale=scale, native=NATIVE_SIZE).size
     return lambda picture: stretch(enlarge(upscaler, picture), wanted)
 
 
