@@ -1,6 +1,7 @@
 """The front door of the engine: requests, plans, events, errors. Imports no torch."""
 
 from engine.catalog import Catalog, Checkpoint, read_catalog
+from engine.drawings import draw_control
 from engine.errors import (
     EngineError,
     InvalidRequest,
@@ -50,6 +51,7 @@ __all__ = [
     "Stopped",
     "TextRequest",
     "WorkerDied",
+    "draw_control",
     "is_terminal",
     "parse_size",
     "plan",

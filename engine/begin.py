@@ -77,7 +77,8 @@ def _refining(
     )
     seams = setup.seams
     if asked.method != "joint":
-        seams = () if refiner.convert else beginning.blend(image.seed)
+        seed = image.seed + 1 if asked.method == "vae" else image.seed
+        seams = () if refiner.convert else beginning.blend(seed)
     return Refining(
         setup=Setup(refiner.denoiser(plan.sampling.scheduler), positive, negative, seams=seams),
         method=asked.method,

@@ -20,6 +20,7 @@ from engine.geometry import Size
 from engine.models.controlnets import ControlNet, load_controlnet
 from engine.models.image_encoders import ImageEncoder, load_image_encoder
 from engine.models.ip_adapters import load_ip_adapter, read_negative
+from engine.models.trust import trusted_hashes
 from engine.plan import ImagePrompts, Plan, Slot
 from engine.stages.hints import draw_hint
 from engine.stages.pictures import read_picture, sent_along
@@ -157,7 +158,11 @@ class Guides:
 
         def find() -> Pixels:
             if self._detector is None:
-                self._detector = load_face_detector(path, allow_pickle=self._allow_pickle)
+                self._detector = load_face_detector(
+                    path,
+                    allow_pickle=self._allow_pickle,
+                    known_sha256=trusted_hashes(catalog),
+                )
             crop = crop_face(image, self._detector)
             if not crop.found:
                 log.info("no face in a picture of a FaceSwap; it is taken whole")

@@ -33,8 +33,16 @@ _FACES = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/"
 _INPAINT = "https://huggingface.co/lllyasviel/fooocus_inpaint/resolve/main/"
 
 
-def _offer(kind: Kind, folder: str, file: str) -> Offer:
-    return Offer(file=file, kind=kind, source=Source(url=folder + file))
+_HEAD = "32f7f838e0c6d8f13437ba8411e77a4688d77a2e34df8857e4ef4d51f6b97692"
+_PATCH = "f8657a025104e22d70f9c060635d8e8c2196f433871a2f68dc40abd2171f0d59"
+_DETECTOR = "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d"
+
+
+"""sha256 of files that only exist pickled; their publishers' copies hold nothing but tensors."""
+
+
+def _offer(kind: Kind, folder: str, file: str, sha256: str | None = None) -> Offer:
+    return Offer(file=file, kind=kind, source=Source(url=folder + file, sha256=sha256))
 
 
 COMMON: Mapping[Role, Offer] = {
@@ -44,12 +52,12 @@ COMMON: Mapping[Role, Offer] = {
     "CPDS": _offer("controlnet", _MISC, "fooocus_xl_cpds_128.safetensors"),
     "image encoder": _offer("clip_vision", _MISC, "clip_vision_vit_h.safetensors"),
     "image negative": _offer("controlnet", _MISC, "fooocus_ip_negative.safetensors"),
-    "face detector": _offer("controlnet", _FACES, "detection_Resnet50_Final.pth"),
+    "face detector": _offer("controlnet", _FACES, "detection_Resnet50_Final.pth", _DETECTOR),
     "upscaler": _offer("upscaler", _MISC, "fooocus_upscaler_s409985e5.bin"),
-    "inpaint head": _offer("inpaint", _INPAINT, "fooocus_inpaint_head.pth"),
+    "inpaint head": _offer("inpaint", _INPAINT, "fooocus_inpaint_head.pth", _HEAD),
     "inpaint v1": _offer("inpaint", _INPAINT, "inpaint.fooocus.patch"),
     "inpaint v2.5": _offer("inpaint", _INPAINT, "inpaint_v25.fooocus.patch"),
-    "inpaint v2.6": _offer("inpaint", _INPAINT, "inpaint_v26.fooocus.patch"),
+    "inpaint v2.6": _offer("inpaint", _INPAINT, "inpaint_v26.fooocus.patch", _PATCH),
 }
 """The helpers that fit all SDXL models, and where they can be fetched."""
 

@@ -19,6 +19,7 @@ from engine.catalog import SDXL_NATIVE, Catalog
 from engine.conditioning.blend import Blend, is_blended
 from engine.geometry import LATENT_FACTOR, Size, nearest_bucket
 from engine.models.inpaint_head import head_addition, load_inpaint_head
+from engine.models.trust import trusted_hashes
 from engine.models.upscalers import Upscaler, load_upscaler
 from engine.plan import FromNoise, FromPicture, Plan, Repainting
 from engine.stages.decode import decode_latents, to_images
@@ -64,7 +65,7 @@ class Beginning:
     def finish(self, vae: Any, latents: Tensor) -> Image.Image:
         """Decode what was painted, (1, 4, h, w) as the VAE has it, and put it where it belongs."""
         if self.canvas is not None:
-            painted = decode_latents(vae, latents, self.canvas.size)
+            painted = decode_latents(vae, latents, self.plan.sample_size)
             return Image.fromarray(paste_back(self.canvas, np.asarray(painted)))
         if self.is_tiled:
             return to_images(decode_values(vae, latents, is_tiled=True))[0]
@@ -160,6 +161,7 @@ class Starts:
                 catalog.weights("inpaint", start.head, "inpaint.engine").path,
                 unet.config.block_out_channels[0],
                 allow_pickle=self._allow_pickle,
+                known_sha256=trusted_hashes(catalog),
             )
             addition = head_addition(head, latents.mask, to_model(latents.masked))
             addition = addition.to(unet.device, unet.dtype)
@@ -202,7 +204,12 @@ class Starts:
     def _load_upscaler(self, catalog: Catalog, name: str) -> Upscaler:
         path = catalog.weights("upscaler", name, "upscale_or_vary.method").path
         if self._upscaler is None or self._upscaler[0] != path:
-            loaded = load_upscaler(path, self._device, allow_pickle=self._allow_pickle)
+            loaded = load_upscaler(
+                path,
+                self._device,
+                allow_pickle=self._allow_pickle,
+                known_sha256=trusted_hashes(catalog),
+            )
             self._upscaler = (path, loaded)
         return self._upscaler[1]
 
@@ -214,7 +221,8 @@ def _mask(start: Repainting, size: Size, pictures: Mapping[str, Path]) -> Pixels
     field = "inpaint.mask"
     mask = read_mask(read_picture(sent_along(pictures, start.mask, field), field), size, field)
     by, is_inverted = start.erode_or_dilate, start.invert_mask
-    return shape_mask(mask, by=by, is_inverted=is_inverted, field=field)
+    needs_hole = not start.outpaint
+    return shape_mask(mask, by=by, is_inverted=is_inverted, needs_hole=needs_hole, field=field)
 
 
 def _size_of_latents(latents: Tensor) -> Size:

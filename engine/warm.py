@@ -24,6 +24,7 @@ from engine.models.devices import give_back_memory
 from engine.models.interposer import Interposer, load_interposer
 from engine.models.patches import Patch, WeightPatcher
 from engine.models.refiners import LoadedRefiner, load_refiner
+from engine.models.trust import trusted_hashes
 from engine.models.vaes import load_vae
 from engine.needed import lora_file
 from engine.plan import Lora, Plan, Repainting
@@ -240,6 +241,7 @@ class Palette:
         is_own_refiner = needs.inpaint_patch is not None and needs.refiner == needs.base_model
         model.unpatched = None
         if needs.inpaint_patch is not None:
+            model.patcher.trust(trusted_hashes(self.catalog))
             path = self.catalog.weights("inpaint", needs.inpaint_patch, "inpaint.engine").path
             if is_own_refiner:
                 self._use(model, patches)

@@ -1,7 +1,7 @@
 """Train the upscaler of the pocket model: drawings to the same drawings at twice the size.
 
 `python -m pocket.train_upscaler --work FOLDER` goes on from its checkpoint, if there is one, and writes
-`models/pocket/upscaler`. The layout is that of Real-ESRGAN's compact files.
+`models/pocket/upscale_models`. The layout is that of Real-ESRGAN's compact files.
 """
 
 import argparse
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parent / "models" / "pocket"
-FILE = Path("upscaler") / "pocket_2x.safetensors"
+FILE = Path("upscale_models") / "pocket_2x.safetensors"
 """Where the finished network lies in the model's folder."""
 SCALE = 2
 FILTERS = 32

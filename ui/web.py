@@ -15,9 +15,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from engine import EngineError, Event, InvalidRequest
+from engine import EngineError, Event, InvalidRequest, draw_control
 from jobs import ImageView, JobView
-from ui.drawings import drawing
 from ui.dropped import Dropped, read_pasted, read_picture
 from ui.image_input import MAX_BYTES, Upload, Uploads
 from ui.lists import lists, style_groups
@@ -198,7 +197,7 @@ class _Pages:
     def drawing(self, request: Request) -> Response:
         """Draw what a ControlNet is shown of a picture that this visitor sent."""
         found = self._uploads().find(request.path_params["name"], self._owner(request))
-        data = drawing(found.path, request.query_params.get("type", ""))
+        data = draw_control(found.path, request.query_params.get("type", ""))
         return _bytes(data, "image/png", FOREVER)
 
     async def take_input(self, request: Request) -> Response:

@@ -3,7 +3,7 @@
 Source: Deng et al. 2019, "RetinaFace: Single-stage Dense Face Localisation in the Wild", https://arxiv.org/abs/1905.00641.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,6 @@ from torch import Tensor, nn
 from engine.errors import ModelIncompatible
 from engine.models.tensors import read_tensors
 
-FILE = "detection_Resnet50_Final.pth"
-"""Name of the weights."""
-URL = f"https://github.com/xinntao/facexlib/releases/download/v0.1.0/{FILE}"
-"""Where they come from."""
-SHA256 = "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d"
-"""Of the weights, which hold nothing but tensors."""
 LONGEST_SIDE = 2048
 """Pixels; larger pictures are looked at smaller, so that memory is bounded."""
 _SURE = 0.97
@@ -99,14 +93,21 @@ class RetinaFace(nn.Module):
         ]
 
 
-def load_face_detector(path: Path, *, allow_pickle: bool = False) -> FaceDetector:
+def load_face_detector(
+    path: Path, *, allow_pickle: bool = False, known_sha256: Collection[str] = ()
+) -> FaceDetector:
     """Read the weights of a detector.
+
+    Args:
+        path: facexlib's file.
+        allow_pickle: Whether any pickled file may be read.
+        known_sha256: Pickled files that may be read in any case.
 
     Raises:
         ModelNotFound: there is no such file.
         ModelIncompatible: it holds another network, is broken, or pickled and neither known nor allowed.
     """
-    found = read_tensors(path, allow_pickle=allow_pickle, known_sha256=(SHA256,))
+    found = read_tensors(path, allow_pickle=allow_pickle, known_sha256=known_sha256)
     weights = {key.removeprefix("module."): value for key, value in found.items()}
     with torch.device("meta"):
         network = RetinaFace()

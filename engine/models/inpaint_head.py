@@ -15,8 +15,6 @@ from torch.nn import functional
 from engine.errors import ModelIncompatible
 from engine.models.tensors import read_tensors
 
-HEAD_SHA256 = "32f7f838e0c6d8f13437ba8411e77a4688d77a2e34df8857e4ef4d51f6b97692"
-"""Of ``fooocus_inpaint_head.pth``."""
 _CHANNELS_IN = 5
 """The mask, and the four channels of a picture with its hole grey."""
 _KERNEL = (3, 3)
@@ -86,7 +84,7 @@ def load_inpaint_head(
     channels: int,
     *,
     allow_pickle: bool = False,
-    known_sha256: Collection[str] = (HEAD_SHA256,),
+    known_sha256: Collection[str] = (),
 ) -> Tensor:
     """Read a head from a file that holds one tensor, by the name ``head`` or without a name.
 

@@ -82,8 +82,3 @@ def brownian_noise(
         return (increment if sigma < sigma_next else increment.neg_()).to(device)
 
     return noise
-
-
-def energy_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Draw the noise that is put back on the kept parts of a picture: its own stream, seeded next to the image's."""
-    return draw_noise(seeded_generator((seed + 1) % ENERGY_SEEDS), shape)

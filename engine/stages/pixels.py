@@ -13,11 +13,6 @@ from engine.geometry import Size
 
 GRID = 64
 """Pixels that working sizes are multiples of at the native size 1024."""
-CLIP_SIDE = 224
-"""Side of the pictures that CLIP's image encoders see."""
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-"""Of the colours that CLIP was trained on."""
 _FIT_ROUNDS = 256
 
 Pixels = NDArray[np.uint8]
@@ -115,21 +110,6 @@ def fit(image: Pixels, side: int, grid: int = GRID) -> Pixels:
 def to_levels(shares: NDArray[np.float32]) -> Pixels:
     """Turn values of 0 to 1 into levels of 0 to 255; what lies outside and all fractions are cut off."""
     return (shares * 255).clip(0, 255).astype(np.uint8)
-
-
-def clip_pixels(image: Pixels, side: int = CLIP_SIDE) -> NDArray[np.float32]:
-    """Prepare an RGB picture for one of CLIP's image encoders.
-
-    Args:
-        image: Of any size; its proportions are not kept, as Fooocus has it.
-        side: What the encoder was trained on.
-
-    Returns:
-        (3, side, side), normalised to the mean and deviation of CLIP's colours.
-    """
-    shares = stretch(image, Size(side, side)).astype(np.float32) / np.float32(255)
-    mean, deviation = (np.array(values, np.float32) for values in (_CLIP_MEAN, _CLIP_DEVIATION))
-    return ((shares - mean) / deviation).transpose(2, 0, 1)
 
 
 def _over_white(image: Pixels) -> Pixels:

@@ -4,7 +4,7 @@ Sizes are Fooocus' for models trained at 1024 pixels; for other models its const
 """
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.errors import InvalidRequest, OutOfMemory
 from engine.geometry import LATENT_FACTOR, Size
+from engine.image_inputs import FACTORS, UpscaleOrVaryMethod
 from engine.models.upscalers import Upscaler
 from engine.stages.pixels import (
     GRID,
@@ -29,19 +30,6 @@ NATIVE = 1024
 """The native size that Fooocus' constants are for."""
 FAST = "Upscale (Fast 2x)"
 """The one method that never paints."""
-STRENGTHS: Mapping[str, float] = {
-    "Vary (Subtle)": 0.5,
-    "Vary (Strong)": 0.85,
-    "Upscale (1.5x)": 0.382,
-    "Upscale (2x)": 0.382,
-}
-"""Share of the noise with which each method that paints begins, where nobody sets it."""
-FACTORS: Mapping[str, float] = {
-    "Upscale (1.5x)": 1.5,
-    "Upscale (2x)": 2.0,
-    FAST: 2.0,
-}
-"""How many times as long the sides become with each method that enlarges."""
 MAX_ENLARGED = 2**28
 """Most pixels that an upscaler may make, 0.8 GB."""
 
@@ -74,7 +62,9 @@ def vary_size(size: Size, native: int = NATIVE) -> Size:
     return fitted_size(size, min(max(side, least), most), _grid(native))
 
 
-def upscale_size(size: Size, method: str, *, scale: int, native: int = NATIVE) -> Enlargement:
+def upscale_size(
+    size: Size, method: UpscaleOrVaryMethod, *, scale: int, native: int = NATIVE
+) -> Enlargement:
     """Give the size to which a picture is enlarged, and whether it is painted again then.
 
     What stays below the native size is enlarged to about that. What gets too large to be painted is the result as it is, and

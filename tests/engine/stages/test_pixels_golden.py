@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from engine.geometry import Size
+from engine.models.image_encoders import seen_by_clip
 from engine.stages.pixels import (
-    clip_pixels,
     cover,
     fitted_size,
     stretch,
@@ -78,5 +78,5 @@ def test_levels_are_cut_off_as_fooocus_does_golden() -> None:
 @pytest.mark.skipif("clip_pre_out_sub" not in ARRAYS, reason="the golden data has no such picture")
 def test_what_clip_sees_equals_fooocus_golden() -> None:
     image = picture_of(str(ARRAYS["clip_pre_in_formula"]))
-    seen = clip_pixels(image)
+    seen = seen_by_clip(image, 224)
     np.testing.assert_allclose(seen[None, :, ::8, ::8], ARRAYS["clip_pre_out_sub"], atol=1e-6)

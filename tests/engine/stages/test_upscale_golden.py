@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from engine.geometry import LATENT_FACTOR, Size
+from engine.image_inputs import FACTORS, STRENGTHS
 from engine.models.upscalers import load_upscaler
 from engine.stages.pixels import size_of, stretch
 from engine.stages.tiles import tiled
-from engine.stages.upscale import FACTORS, STRENGTHS, to_vary, upscale_size
+from engine.stages.upscale import to_vary, upscale_size
 from tests.golden_data import golden_arrays, golden_json, relative_error
 from tests.golden_weights import formula_weights
 

@@ -1,16 +1,16 @@
-"""What a ControlNet is shown of a picture that a visitor brought, small: outlines, or light and depth."""
+"""What a ControlNet is shown of a picture, small, for people to look at: outlines, or light and depth. Imports no torch."""
 
 import io
 from pathlib import Path
 
-from engine import InvalidRequest
+from engine.errors import InvalidRequest
 
 SIDE = 512
 """Longest side of a drawing in pixels."""
 KINDS = ("PyraCanny", "CPDS")
 
 
-def drawing(path: Path, kind: str, low: int = 64, high: int = 128) -> bytes:
+def draw_control(path: Path, kind: str, low: int = 64, high: int = 128) -> bytes:
     """Draw a picture's file as a PNG.
 
     Args:
