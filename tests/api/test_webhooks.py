@@ -123,7 +123,6 @@ def refused_call(receiver: Receiver, number: int = 1, url: str | None = None) ->
         id=f"{number:08d}-5b7e-4e67-b4b9-5e403dddb0eb",
         owner="ada",
         endpoint="fal-ai/lora",
-        body="{}",
         has_job=False,
         error=(422, json.dumps(DETAIL)),
         webhook=url or receiver.url,
@@ -191,7 +190,6 @@ def test_pictures_are_told_when_they_are_there(studio: Studio, receiver: Receive
         id="00000000-5b7e-4e67-b4b9-5e403dddb0eb",
         owner="ada",
         endpoint="fal-ai/fooocus",
-        body="{}",
         webhook=receiver.url,
         cdn="http://127.0.0.1:7860/cdn",
     )
