@@ -62,10 +62,15 @@ def write_adapters(work: Path, target: Path) -> None:
     card = dict(CARD)
     if not (target / "loras" / FEW_STEPS).exists():
         del card["performance_loras"]
+    written = target / "pochade.json"
+    partners = (
+        json.loads(written.read_text("utf-8")).get("partners", {}) if written.exists() else {}
+    )
     known = {role: place for role, place in PARTNERS.items() if (target / place).exists()}
-    if known:
-        card["partners"] = {role: place.split("/", 1)[1] for role, place in known.items()}
-    (target / "pochade.json").write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    partners |= {role: place.split("/", 1)[1] for role, place in known.items()}
+    if partners:
+        card["partners"] = partners
+    written.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
 
 
 def _copy(source: Path, target: Path) -> None:

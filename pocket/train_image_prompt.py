@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -23,7 +24,7 @@ from pocket.image_prompt import Adapter, ImageAttention, Images
 from pocket.parts import Unet, library
 from pocket.sight import quick_thumbnails, shown
 from pocket.team import Team
-from pocket.train_sight import load_sight
+from pocket.train_sight import POOLED, load_sight
 from pocket.train_text import TextEncoders, load_encoders, tokenize
 from pocket.train_unet import (
     ZEROED,
@@ -235,6 +236,7 @@ def train_image_prompt(team: Team, folder: Path, run: Run) -> None:
     unet.set_attn_processor(ImageAttention())
     unet.requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
     student = Student(unet, load_sight(folder))
+    student.adapter.pooled_proj.load_state_dict(load_file(folder / POOLED))
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     lessons = Lessons(Twins(folder, "thumbnails"), tokenizer, load_encoders(folder))
     trainer = Trainer(student, run, team, folder)

@@ -1,8 +1,8 @@
 """Train the image encoder of image prompts, against the scenes and the captions of the drawings.
 
 It learns to name every field of a scene, to agree with the text encoder's pooled vector of the
-drawing's caption (Radford et al. 2021, https://arxiv.org/abs/2103.00020), and to keep each patch's
-colours. What image prompts read, the states before its last layer, answers as well as its projection.
+drawing's caption (Radford et al. 2021, https://arxiv.org/abs/2103.00020), to tell that vector itself, and
+to keep each patch's colours. What image prompts read, the states before its last layer, answers as well as its projection.
 """
 
 import logging
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTokenizer, CLIPVisionModelWithProjection
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 FOLDER = "image_encoder"
 """Name of the finished encoder in the work folder."""
 
+POOLED = "pooled_proj.safetensors"
+"""Beside it: what the pooled vector of a complete caption has more than that of no words at all."""
+
 _CELLS = SIDE // PATCH
 _PATCH_COLOURS = 3 * 2 * 2
 
@@ -44,6 +48,7 @@ class Onlooker(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(width, classes) for width in (POOLED_WIDTH, WIDTH))
         self.look = nn.Linear(WIDTH, 1)
         self.colours = nn.Linear(WIDTH, _PATCH_COLOURS)
+        self.pooled = nn.Linear(POOLED_WIDTH, POOLED_WIDTH)
         self.sharpness = nn.Parameter(torch.tensor(2.3))
 
     def forward(self, seen: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
@@ -121,6 +126,8 @@ def train_sight(team: Team, folder: Path, run: Run) -> None:
     texts = load_encoders(folder).requires_grad_(requires_grad=False)
     trainer = Trainer(onlooker, run, team, folder)
     trainer.resume()
+    with torch.no_grad():
+        nothing = texts.second(tokenize(tokenizer, [""])).text_embeds
 
     def loss(rng: np.random.Generator, step: int) -> Tensor:
         scenes, seen = _drawings(rng, run.batch, bucket_of(run.seed, step))
@@ -130,8 +137,9 @@ def train_sight(team: Team, folder: Path, run: Run) -> None:
                 pooled = texts.second(tokenize(tokenizer, told, full=False)).text_embeds
             images, readings, colours = onlooker(seen)
         kept = functional.mse_loss(colours, _patch_colours(seen))
+        told_apart = functional.mse_loss(onlooker.pooled(images.float()), pooled.float() - nothing)
         agreement = agreement_loss(images.float(), pooled.float(), onlooker.sharpness)
-        return reading_loss(readings, scenes) + 0.5 * agreement + kept
+        return reading_loss(readings, scenes) + 0.5 * agreement + 2 * told_apart + kept
 
     trainer.fit(loss)
     trainer.average.write_to(onlooker)
@@ -139,6 +147,7 @@ def train_sight(team: Team, folder: Path, run: Run) -> None:
         log.info("sight: read rightly %s", measure_sight(onlooker))
         onlooker.encoder.half().save_pretrained(folder / FOLDER)
         forget_origin(folder / FOLDER / "config.json")
+        save_file(onlooker.pooled.state_dict(), folder / POOLED)
 
 
 def load_sight(folder: Path) -> CLIPVisionModelWithProjection:

@@ -1,0 +1,71 @@
+"""The partners that ship: small, whole, and doing in pictures what they are for."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.torch
+torch = pytest.importorskip("torch")
+
+from pocket.export import PARTNERS  # noqa: E402
+from pocket.measure_modes import open_studio  # noqa: E402
+from pocket.measure_partners import (  # noqa: E402
+    edge_overlap,
+    follow,
+    make_cases,
+    share,
+)
+from pocket.score import read  # noqa: E402
+from pocket.train import MODEL  # noqa: E402
+
+CASES = 6
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def studio():
+    studio = open_studio(MODEL.parent)
+    torch.set_num_threads(1)
+    return studio
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    return make_cases(CASES, tmp_path_factory.mktemp("drawings"))
+
+
+def files() -> list[Path]:
+    places = [MODEL / place for place in PARTNERS.values()]
+    return [f for p in places for f in (p.rglob("*") if p.is_dir() else [p]) if f.is_file()]
+
+
+def test_files_are_small():
+    sizes = [file.stat().st_size for file in files()]
+    assert max(sizes) < 16 * MIB
+    assert sum(sizes) < 25_000_000
+
+
+def test_the_card_names_files_that_are_there():
+    card = json.loads((MODEL / "pochade.json").read_text("utf-8"))
+    assert set(card["partners"]) == set(PARTNERS)
+    for role, place in PARTNERS.items():
+        assert (MODEL / place).exists()
+        assert place.endswith(card["partners"][role])
+
+
+def test_settings_name_no_place_on_a_machine():
+    configs = [file for file in files() if file.name == "config.json"]
+    assert len(configs) == 3
+    assert all("_name_or_path" not in json.loads(file.read_text("utf-8")) for file in configs)
+
+
+@pytest.mark.parametrize("kind", ["PyraCanny", "CPDS"])
+def test_form_comes_from_the_drawing_and_colours_from_the_prompt(studio, cases, kind):
+    pictures = follow(studio, cases, kind, weight=1.0, stop=1.0)
+    readings = [read(picture) for picture in pictures]
+    overlaps = [edge_overlap(p, d) for p, d in zip(pictures, cases.drawings, strict=True)]
+    assert sum(overlaps) / CASES > 0.6
+    assert share(cases.scenes, readings, "place") > 0.8
+    assert share(cases.wanted, readings, "background") > 0.8
+    assert share(cases.wanted, readings, "colour") > 0.6
