@@ -26,7 +26,7 @@ const operations = {
       onEnqueue: (given) => (id = given),
       onQueueUpdate: (update) => {
         states.push(update.status);
-        if (update.status === "IN_PROGRESS") messages.push(...update.logs.map((log) => log.message));
+        messages.push(...(update.logs ?? []).map((log) => log.message));
       },
     });
     return { answer, id, states, messages };

@@ -45,7 +45,7 @@ def test_subscribe_tells_id_states_and_logs(studio: str) -> None:
     lines = [
         line["message"]
         for update in updates
-        if isinstance(update, fal_client.InProgress)
+        if isinstance(update, fal_client.InProgress | fal_client.Completed)
         for line in update.logs or ()
     ]
     assert len(ids) == 1
@@ -57,7 +57,8 @@ def test_submit_status_events_and_result(studio: str) -> None:
     handle = fal_client.submit(
         TEXT, arguments={"prompt": "star steps=10"}, priority="low", hint="lora:a", start_timeout=60
     )
-    assert isinstance(handle.status(with_logs=True), fal_client.Queued | fal_client.InProgress)
+    states = fal_client.Queued | fal_client.InProgress | fal_client.Completed
+    assert isinstance(handle.status(with_logs=True), states)
     events = list(handle.iter_events(with_logs=True))
     assert isinstance(events[-1], fal_client.Completed)
     assert (events[-1].logs or [])[0]["message"] == "started"
