@@ -8,6 +8,7 @@ from engine import Checkpoint, Library
 from engine.catalog import Kind
 from engine.performance import MODES
 from engine.prompt.styles import SPECIAL_STYLES
+from ui.helpers import helpers
 
 FAMILY = 7
 """So many styles whose names begin with one word are a group of their own."""
@@ -33,6 +34,7 @@ def lists(library: Library, own_presets: Iterable[str]) -> dict[str, Any]:
             *map(_model, catalog.checkpoints),
             *map(_model, map(catalog.checkpoint, _fetchable(library, "checkpoint"))),
         ],
+        "helpers": helpers(library),
         "loras": _files(library, "lora", [item.name for item in catalog.loras]),
         "vaes": _files(library, "vae", [item.name for item in catalog.vaes]),
         "presets": [

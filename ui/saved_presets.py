@@ -14,6 +14,7 @@ from engine import InvalidRequest, TextRequest
 from engine.presets import Preset
 from jobs import StorageFailed
 from jobs.files import write_whole
+from ui.picture_values import PICTURES
 
 MAX_NAME = 60
 """Longest name in characters."""
@@ -69,7 +70,7 @@ def save(
         )
     if key not in own and len(own) >= MAX_PRESETS:
         raise InvalidRequest("preset", f"expected at most {MAX_PRESETS} presets of your own")
-    fields = request.model_dump(mode="json", exclude={"prompt", "seed"})
+    fields = request.model_dump(mode="json", exclude={"prompt", "seed", *PICTURES})
     preset = Preset(name=name, summary=_summary(request), request=fields)
     content = {"name": preset.name, "summary": preset.summary, "request": fields}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"

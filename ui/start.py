@@ -6,8 +6,9 @@ from typing import Any
 from engine import Library, TextRequest
 from engine.presets import Preset
 from ui.form import flat
+from ui.picture_values import PICTURES
 
-UNTOUCHED = ("prompt", "seed")
+UNTOUCHED = ("prompt", "seed", *PICTURES)
 """Fields that a preset leaves alone unless it names them."""
 
 

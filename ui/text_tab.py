@@ -10,8 +10,9 @@ import gradio as gr
 
 from engine import EngineError, TextRequest, plan
 from engine.records.literals import json_object
-from ui.form import Form, Part, component, flat
-from ui.pictures_panel import PicturesPanel, pictures_panel
+from ui.form import Form, Part, component, flat, nested
+from ui.picture_values import PICTURES, PicturesPanel
+from ui.pictures_panel import pictures_panel
 from ui.preset_events import choose_preset, connect_presets
 from ui.problems import as_toast
 from ui.reuse import reused
@@ -50,7 +51,7 @@ def text_tab(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
                 with gr.Column(elem_id="actions", scale=0, min_width=0):
                     generate = gr.Button("Generate", variant="primary", elem_id="generate")
                     island("controls.js", "controls")
-            panel = pictures_panel(start)
+            panel = pictures_panel(start, can_bring=studio.uploads is not None)
             island("strip.js", "strip")
         with gr.Column(elem_id="settings", scale=0, min_width=0):
             column = settings(
@@ -62,7 +63,13 @@ def text_tab(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
     form = Form(TextRequest, {**fields, **column.fields}, partial(_is_there, studio))
     _submit(studio, form, panel, generate, stage)
     keep = _remember(form, demo)
-    fill = partial(_fill, form, tabs, keep)
+
+    def show(named: Mapping[str, Any], request: gr.Request) -> dict[Any, Any]:
+        pictures = _pictures(studio, panel, named, _visitor(studio, request))
+        return {**form.show(named), **pictures, tabs: gr.Tabs(selected="text")}
+
+    parts = [*dict.fromkeys((*form.fields.values(), *panel.inputs)), tabs]
+    fill = partial(_fill, show, parts, keep)
     fill(stage.reuse, partial(_reused, studio))
     fill(reader.use, partial(_dropped, form))
     fill(column.presets.choose, partial(choose_preset, studio, start))
@@ -94,7 +101,7 @@ def _submit(
 ) -> None:
     def submit(values: Mapping[Part, Any], request: gr.Request) -> dict[str, Any]:
         owner = _visitor(studio, request)
-        with as_toast():
+        with as_toast(), panel.in_words(values):
             asked, files = panel.read(form.read(values), values, studio.uploads, owner)
             wanted = plan(asked, studio.library, seed=secrets.randbelow(RANDOM_SEEDS))
             job = studio.jobs.submit(wanted, owner=owner, inputs=files)
@@ -112,8 +119,8 @@ def _submit(
 
 
 def _fill(
-    form: Form[TextRequest],
-    tabs: gr.Tabs,
+    show: Callable[[Mapping[str, Any], gr.Request], dict[Any, Any]],
+    parts: list[Any],
     keep: Callable[[Any], object],
     event: Callable[..., Any],
     find: Find,
@@ -122,18 +129,30 @@ def _fill(
 
     def fill(event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
         with as_toast("The form cannot show this"):
-            named = find(event, request)
-        return {**form.show(named), tabs: gr.Tabs(selected="text")}
+            return show(find(event, request), request)
 
     filled = event(
         fill,
         None,
-        [*form.fields.values(), tabs],
+        parts,
         show_progress="hidden",
         concurrency_limit=None,  # in the queue: Gradio shows errors of such events alone
         api_visibility="private",
     )
     keep(filled.then)
+
+
+def _pictures(
+    studio: Studio, panel: PicturesPanel, named: Mapping[str, Any], owner: str
+) -> dict[Part, Any]:
+    """Find what shows the pictures of a request by dotted names; nothing where it speaks of none."""
+    given = nested({name: it for name, it in named.items() if name.split(".")[0] in PICTURES})
+    if not given:
+        return {}
+    shown, lost = panel.show(given, studio.uploads, owner)
+    if lost:
+        gr.Warning("A picture that it was made from is not kept any more; choose it again")
+    return shown
 
 
 def _reused(studio: Studio, event: gr.EventData, request: gr.Request) -> dict[str, Any]:
@@ -144,7 +163,11 @@ def _reused(studio: Studio, event: gr.EventData, request: gr.Request) -> dict[st
 def _dropped(form: Form[TextRequest], event: gr.EventData, request: gr.Request) -> dict[str, Any]:
     """Take what the page read out of a picture; it comes from a browser, so each value is looked at again."""
     given = json_object(str(event.fields)) or {}
-    return {name: value for name, value in given.items() if form.fits(name, value)}
+    return {
+        name: value
+        for name, value in given.items()
+        if name.split(".")[0] in PICTURES or form.fits(name, value)
+    }
 
 
 def _visitor(studio: Studio, request: gr.Request) -> str:

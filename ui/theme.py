@@ -8,13 +8,14 @@ from typing import Any
 import gradio as gr
 
 STATIC = Path(__file__).parent / "static"
+_STYLES = ("theme.css", "pictures.css")
 
 
 def launch_options() -> dict[str, Any]:
     """Arguments of ``demo.launch`` that belong to the page; the caller adds address, limits and routes."""
     return {
         "theme": _theme(),
-        "css": (STATIC / "theme.css").read_text(encoding="utf-8"),
+        "css": "\n".join((STATIC / name).read_text(encoding="utf-8") for name in _STYLES),
         "head": '<meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">',
         "footer_links": [],
         "run_history": False,

@@ -14,6 +14,7 @@ from engine import (
     Started,
     Stopped,
 )
+from engine.plan import FromPicture, Repainting
 from jobs import ImageView, JobView
 
 
@@ -85,7 +86,14 @@ def image_facts(image: ImageView) -> dict[str, Any]:
         "prompt": image.prompt,
         "made": image.created_at.isoformat(),
         "recipe": _recipe(image.plan),
+        "before": _before(image.plan),
     }
+
+
+def _before(plan: Plan | None) -> str | None:
+    """Name the picture that another was made from, by the hash of its file."""
+    start = None if plan is None else plan.start
+    return start.image if isinstance(start, FromPicture | Repainting) else None
 
 
 def _recipe(plan: Plan | None) -> dict[str, Any] | None:

@@ -40,6 +40,8 @@ MAX_PICTURE = 64 * 2**20
 """Largest file in bytes whose settings are read."""
 MAX_TEXT = 2**20
 """Longest text in bytes whose settings are read."""
+CANNY = (64, 128)
+"""Thresholds of *PyraCanny* where the page names none."""
 MAX_IDS = 1000
 """Pictures that one request may delete or restore."""
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -197,7 +199,9 @@ class _Pages:
     def drawing(self, request: Request) -> Response:
         """Draw what a ControlNet is shown of a picture that this visitor sent."""
         found = self._uploads().find(request.path_params["name"], self._owner(request))
-        data = draw_control(found.path, request.query_params.get("type", ""))
+        asked = request.query_params
+        low, high = _threshold(asked, "low", CANNY[0]), _threshold(asked, "high", CANNY[1])
+        data = draw_control(found.path, asked.get("type", ""), low, high)
         return _bytes(data, "image/png", FOREVER)
 
     async def take_input(self, request: Request) -> Response:
@@ -282,6 +286,15 @@ def _read(data: bytes, studio: Studio, *, is_text: bool) -> Dropped | None:
     if not is_text:
         return read_picture(data, studio.library)
     return read_pasted(data.decode("utf-8", errors="replace"), studio.library)
+
+
+def _threshold(asked: Mapping[str, str], name: str, usual: int) -> int:
+    """Read a threshold of *PyraCanny*."""
+    given = asked.get(name, str(usual))
+    value = int(given) if given.isascii() and given.isdigit() and len(given) < 4 else 0
+    if not 1 <= value <= 255:
+        raise InvalidRequest(name, f"expected 1 to 255, got {given[:20]!r}")
+    return value
 
 
 def _safe_seed(fields: Mapping[str, Any]) -> dict[str, str]:

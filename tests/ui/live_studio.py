@@ -8,6 +8,7 @@ import ui
 from engine import TextRequest, plan
 from jobs import ImageView
 from tests.ui.studios import full_library, open_jobs
+from ui.image_input import Uploads
 
 PATIENCE_S = 30.0
 
@@ -23,6 +24,7 @@ class LiveStudio:
             library=full_library(),
             read_library=full_library,
             presets_dir=folder / "presets",
+            uploads=Uploads(folder / "uploads"),
         )
         self.demo = ui.build(self.studio)
         _, self.address, _ = self.demo.launch(

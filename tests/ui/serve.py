@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ui
 from tests.ui.studios import full_library, open_jobs
+from ui.image_input import Uploads
 
 
 def serve(port: int, step_s: float) -> None:
@@ -17,6 +18,7 @@ def serve(port: int, step_s: float) -> None:
             library=full_library(),
             read_library=full_library,
             presets_dir=Path(folder) / "presets",
+            uploads=Uploads(Path(folder) / "uploads"),
         )
         demo = ui.build(studio)
         demo.launch(

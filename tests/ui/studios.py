@@ -9,6 +9,7 @@ from typing import TypeVar
 from engine import Catalog, Checkpoint, Library, Size
 from engine.catalog import Weights
 from engine.library import ROOT
+from engine.partners import COMMON, partner_offers
 from engine.presets import Preset, read_presets
 from jobs import Jobs, JobSettings, ThreadWorker
 from tests.libraries import shipped_styles
@@ -16,6 +17,17 @@ from tests.ui.painting_engine import PaintingEngine
 
 SUMMARY = "It paints simple shapes in plain colours, some places and drawing styles."
 EXAMPLES = ("a red star on a blue background", "a yellow circle left of a green square")
+PARTNERS = {
+    "ImagePrompt": "toy_look",
+    "PyraCanny": "toy_edges",
+    "CPDS": "toy_layout",
+    "image encoder": "toy_sight",
+    "image negative": "toy_nothing",
+    "upscaler": "toy_upscaler",
+    "inpaint head": "toy_head",
+    "inpaint v2.6": "toy_patch",
+}
+"""What the toy pocket model has beside itself; it knows no faces."""
 POCKET = Checkpoint(
     name="pocket",
     path=Path("pocket"),
@@ -24,6 +36,7 @@ POCKET = Checkpoint(
     sizes=(Size(1024, 1024), Size(1152, 896), Size(896, 1152)),
     summary=SUMMARY,
     examples=EXAMPLES,
+    partners=tuple(PARTNERS.items()),
 )
 OWN = Checkpoint(name="own.safetensors", path=Path("own.safetensors"))
 LORAS = tuple(
@@ -66,20 +79,29 @@ def open_jobs(
 
 
 def full_library() -> Library:
-    """Two base models, some LoRAs, a VAE, the presets and styles that ship."""
+    """Two base models, some LoRAs, a VAE, what pictures take, the presets and styles that ship."""
+    there = [*LORAS, VAE, *partner_files()]
     return Library(
-        catalog=Catalog([POCKET, OWN], [*LORAS, VAE], offers_of(read_presets(ROOT / "presets"))),
+        catalog=Catalog([POCKET, OWN], there, offers_of(read_presets(ROOT / "presets"))),
         presets=read_presets(ROOT / "presets"),
         styles=shipped_styles(),
     )
 
 
+def partner_files() -> list[Weights]:
+    """The files of `PARTNERS`."""
+    return [
+        Weights(name=name, path=Path(name), kind=COMMON[role].kind)
+        for role, name in PARTNERS.items()
+    ]
+
+
 def offers_of(presets: Mapping[str, Preset]) -> list[Checkpoint | Weights]:
-    """What presets need and can be fetched."""
+    """What presets need and pictures take, and can be fetched."""
+    needed = (it for preset in presets.values() for it in preset.weights)
     return [
         Checkpoint(name=it.file, path=Path(it.file), source=it.source)
         if it.kind == "checkpoint"
         else Weights(name=it.file, path=Path(it.file), kind=it.kind, source=it.source)
-        for preset in presets.values()
-        for it in preset.weights
+        for it in (*needed, *partner_offers())
     ]

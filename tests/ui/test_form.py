@@ -9,11 +9,14 @@ from engine.requests import MAX_SEED, Advanced, FreeU, LoraWeight
 from tests.ui.studios import LORAS, OWN, POCKET, VAE, in_event_loop
 from ui.form import Form, flat, nested
 from ui.notations import ROWS
+from ui.pictures_panel import pictures_panel
 from ui.settings import settings
 from ui.start import start_of
 
+ELSEWHERE = ("advanced", "inpaint", "upscale_or_vary", "mask_from")
+"""Fields that the pictures' panel makes up of several parts, or that are jobs of their own."""
 NAMES = {
-    *(name for name in TextRequest.model_fields if name != "advanced"),
+    *(name for name in TextRequest.model_fields if name not in ELSEWHERE),
     *(f"advanced.{name}" for name in Advanced.model_fields),
     *(f"advanced.freeu.{name}" for name in FreeU.model_fields),
 }
@@ -28,7 +31,8 @@ def column(library: Library, **preset):
             prompt = gr.Textbox("a red star", elem_id="prompt")
             start = start_of(library, preset)
             shown = settings(start, can_refresh=True, can_save=True)
-            return {"prompt": prompt, **shown.fields}
+            slots = pictures_panel(start, can_bring=True).slots
+            return {"prompt": prompt, "image_prompts": slots, **shown.fields}
 
     return in_event_loop(build)
 

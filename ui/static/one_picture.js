@@ -1,13 +1,23 @@
-// A field that holds one picture.
+// A field that holds one picture, which this browser remembers by its name.
 
-import { el } from "./dom.js";
+import { recall, remember } from "./store.js";
 import { well } from "./well.js";
 
+const KEPT = "pochade.picture";
+
 export function mount({ element, props, watch, facts }) {
-  const picture = well({ label: facts.label, most: facts.most, change: (name) => (props.value = name) });
-  element.replaceChildren(picture.node, el("p", { class: "field_help" }, facts.help));
-  const draw = () => picture.show(props.value || "");
-  watch("value", draw);
+  const put = (name) => {
+    props.value = name;
+    remember(KEPT, name || null);
+  };
+  const picture = well({ label: facts.label, most: facts.most, change: put });
+  element.replaceChildren(picture.node);
+  watch("value", () => {
+    remember(KEPT, props.value || null);
+    picture.show(props.value || "");
+  });
   window.pochadePicture = { load: picture.open };
-  draw();
+  const kept = props.value || recall(KEPT) || "";
+  if (kept) put(kept);
+  picture.show(kept);
 }

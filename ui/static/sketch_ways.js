@@ -1,6 +1,8 @@
 // How pictures come to the sketcher, and that nothing is asked for before what was painted has been sent.
 
 import { el } from "./dom.js";
+import { dropped, isPicture } from "./drag.js";
+import { receive } from "./pasting.js";
 import { toast } from "./toast.js";
 
 export function pick(use) {
@@ -10,8 +12,8 @@ export function pick(use) {
 }
 
 // Takes what is dropped on `element` or, while it is in sight, elsewhere on the page where nobody else wants it; and
-// what is pasted while it is in sight. `open` gets a file, or the address of one of our own pictures.
-export function take(element, open) {
+// what is pasted. `open` gets a file, or the address of one of our own pictures; `isEmpty()` says whether there is none yet.
+export function take(element, open, isEmpty) {
   const isHere = () => element.offsetParent !== null && !document.querySelector("dialog[open]");
   const mark = (isOver) => element.classList.toggle("over", isOver);
   const over = (event) => {
@@ -26,19 +28,13 @@ export function take(element, open) {
     event.preventDefault();
     event.stopPropagation();
     mark(false);
-    const source = event.dataTransfer.files[0] ?? ours(event.dataTransfer);
+    const source = dropped(event.dataTransfer);
     if (source) open(source);
   };
   element.addEventListener("drop", drop);
   window.addEventListener("drop", drop);
   window.addEventListener("dragover", (event) => isHere() && isPicture(event.dataTransfer) && event.preventDefault());
-  window.addEventListener("paste", (event) => {
-    const file = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith("image/"));
-    if (!file || !isHere()) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-    open(file);
-  }, true);
+  receive(element, open, isEmpty);
 }
 
 // Lets the named buttons act only once the board is sent.
@@ -61,11 +57,4 @@ export function hold(buttons, board, element) {
       isLetThrough = false;
     });
   }, true);
-}
-
-const isPicture = (data) => data?.types.includes("Files") || Boolean(data && data.types.includes("text/uri-list"));
-
-function ours(data) {
-  const address = data.getData("text/uri-list").split("\n")[0].trim();
-  return URL.canParse(address) && new URL(address).origin === location.origin ? address : null;
 }

@@ -168,7 +168,7 @@ export function mount({ element, props, watch, facts }) {
 
   follow(frame, ring, hand, view, kit);
   listen({ element, frame, board, hand, view, zoom: ZOOM, tools: TOOLS, choose, resize: (by) => resize(kit.size * STEP ** by) });
-  take(element, open);
+  take(element, open, () => !board.picture);
   hold(facts.submits, board, element);
   watch("value", () => {
     const told = parsed(props.value);

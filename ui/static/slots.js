@@ -1,8 +1,12 @@
 // The pictures to follow: four slots side by side, each with its type, its weight and how long it counts.
 
 import { el } from "./dom.js";
+import { follow, missing, say } from "./needed.js";
 import { address } from "./server.js";
 import { well } from "./well.js";
+
+const WORDS = { ImagePrompt: "follow the look of a picture", FaceSwap: "take the face of a picture", PyraCanny: "follow outlines", CPDS: "follow light and depth" };
+const THRESHOLDS = { low: "canny_low_threshold", high: "canny_high_threshold" };
 
 export function mount({ element, props, watch, facts }) {
   const rows = () => facts.empty.map((empty, index) => ({ ...empty, ...props.value?.[index] }));
@@ -10,10 +14,18 @@ export function mount({ element, props, watch, facts }) {
     props.value = rows().map((row, at) => (at === index ? { ...row, ...what } : row));
   };
   const slots = facts.empty.map((_, index) => slot(index, facts, (what) => change(index, what)));
-  const extra = el("p", { class: "field_help", id: "slots_help" }, facts.help);
-  element.replaceChildren(el("div", { id: "slots" }, ...slots.map(({ node }) => node)), extra);
-  const draw = () => rows().forEach((row, index) => slots[index].show(row));
+  const notes = facts.types.map(({ name }) => ({ name, note: el("p", { class: "need", role: "note" }) }));
+  element.replaceChildren(el("div", { id: "slots" }, ...slots.map(({ node }) => node)), ...notes.map(({ note }) => note));
+  const draw = () => {
+    const given = rows();
+    given.forEach((row, index) => slots[index].show(row));
+    for (const { name, note } of notes) {
+      say(note, name, WORDS[name]);
+      note.hidden ||= !given.some((row) => row.image && row.type === name);
+    }
+  };
   watch("value", draw);
+  follow(draw);
   window.pochadeSlots = {
     load: (url) => {
       const free = rows().findIndex((row) => !row.image);
@@ -31,33 +43,37 @@ function slot(index, { types, most, weight, stop }, change) {
     change(what);
     draw();
   };
+  const facts = () => types.find(({ name }) => name === row.type);
   const picture = well({ label, most, change: (image) => set({ image }) });
-  const kind = el("select", { "aria-label": `${label}: type`, title: "What is taken from the picture" }, ...types.map(({ name }) => el("option", { value: name }, name)));
+  const options = types.map(({ name, help }) => el("option", { value: name, title: help }, name));
+  const kind = el("select", { "aria-label": `${label}: type` }, ...options);
   kind.addEventListener("change", () => {
     const { stop_at, weight: usual } = types.find(({ name }) => name === kind.value);
     set({ type: kind.value, stop_at, weight: usual });
   });
-  const weigh = slide(`${label}: weight`, "Weight", weight, (value) => set({ weight: value }));
-  const last = slide(`${label}: stop at`, "Stop at", stop, (value) => set({ stop_at: value }));
-  const drawing = el("img", { class: "drawing", alt: "What the model is shown", hidden: true });
-  const look = el("button", { type: "button", class: "quiet_button", title: "Show what the model is shown of this picture", onclick: () => peek() }, "Show drawing");
-  const node = el("div", { class: "slot", "data-index": index }, picture.node, kind, weigh.node, last.node, look, drawing);
+  const weigh = slide(label, weight, (value) => set({ weight: value }));
+  const end = slide(label, stop, (value) => set({ stop_at: value }));
+  const drawing = el("img", { class: "drawing", alt: `${label}: what the model is shown`, hidden: true });
+  const look = el("button", { type: "button", class: "quiet_button", title: "What the model is shown of this picture", onclick: () => peek() });
+  const more = el("div", { class: "slot_more" }, el("div", { class: "kind" }, kind), weigh.node, end.node, look);
+  const node = el("div", { class: "slot", "data-index": index, role: "group", "aria-label": label }, picture.node, more, drawing);
   const peek = () => {
     drawing.hidden = !drawing.hidden;
     draw();
   };
   const draw = () => {
     kind.value = row.type;
+    kind.title = facts()?.help ?? "";
+    options.forEach((option) => (option.disabled = Boolean(missing(option.value)?.none) && option.value !== row.type));
     weigh.show(row.weight);
-    last.show(row.stop_at);
+    end.show(row.stop_at);
     node.toggleAttribute("data-empty", !row.image);
-    const hasDrawing = Boolean(row.image) && types.find(({ name }) => name === row.type)?.draws;
-    look.hidden = !hasDrawing;
-    if (!hasDrawing) drawing.hidden = true;
+    look.hidden = !row.image || !facts()?.draws;
+    if (look.hidden) drawing.hidden = true;
     look.textContent = drawing.hidden ? "Show drawing" : "Hide drawing";
-    const source = address(`inputs/${row.image}/drawing?type=${row.type}`);
+    look.setAttribute("aria-expanded", String(!drawing.hidden));
+    const source = address(`inputs/${row.image}/drawing?${new URLSearchParams({ type: row.type, ...thresholds() })}`);
     if (!drawing.hidden && drawing.src !== source) drawing.src = source;
-    kind.title = types.find(({ name }) => name === row.type)?.help ?? "";
   };
   const show = (given) => {
     Object.assign(row, given);
@@ -67,8 +83,14 @@ function slot(index, { types, most, weight, stop }, change) {
   return { node, show, open: picture.open };
 }
 
-function slide(label, name, { low, high, step }, change) {
-  const range = el("input", { type: "range", "aria-label": label, min: low, max: high, step });
+// Those of the settings column, once its part was open.
+function thresholds() {
+  const given = Object.entries(THRESHOLDS).map(([name, id]) => [name, document.querySelector(`#${id} input[type=number]`)?.value]);
+  return Object.fromEntries(given.filter(([, value]) => value));
+}
+
+function slide(label, { name, help, low, high, step }, change) {
+  const range = el("input", { type: "range", "aria-label": `${label}: ${name.toLowerCase()}`, min: low, max: high, step });
   const number = el("output", {});
   const show = (value) => {
     range.value = value;
@@ -80,5 +102,5 @@ function slide(label, name, { low, high, step }, change) {
     show(Number(range.value));
     change(Number(range.value));
   });
-  return { node: el("label", { class: "slide" }, el("span", {}, name), range, number), show };
+  return { node: el("label", { class: "slide", title: help }, el("span", {}, name), range, number), show };
 }

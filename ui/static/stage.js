@@ -1,6 +1,7 @@
 // The stage: the pictures of one job as they appear, or a friendly start.
 
 import { el, promptBox, type } from "./dom.js";
+import { drags } from "./drag.js";
 import { file } from "./server.js";
 import { look } from "./viewer.js";
 import { listen } from "./reuse.js";
@@ -62,6 +63,8 @@ function drawTiles(tiles) {
 function tile(index, job) {
   const button = el("button", { class: "tile", type: "button", "data-index": index, disabled: true },
     el("img", { alt: job.prompt, draggable: "false", hidden: true }));
+  const mine = () => watcher.job.images.find((image) => image.index === index);
+  drags(button, () => mine() && file(mine()));
   button.addEventListener("click", () => {
     const images = watcher.job.images;
     look(images, images.findIndex((image) => image.index === index));

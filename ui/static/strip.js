@@ -1,7 +1,8 @@
 // The latest pictures in a row below the prompt.
 
 import { el } from "./dom.js";
-import { read, thumbnail } from "./server.js";
+import { drags } from "./drag.js";
+import { file, read, thumbnail } from "./server.js";
 import { look } from "./viewer.js";
 import { watcher } from "./watcher.js";
 
@@ -15,9 +16,12 @@ export function mount({ element }) {
     const key = latest.map((image) => image.id).join();
     if (key === drawn) return;
     drawn = key;
-    element.replaceChildren(...latest.map((image, index) =>
-      el("button", { type: "button", class: "thumb", "aria-label": `Open: ${image.prompt}`, onclick: () => look(latest, index) },
-        el("img", { src: thumbnail(image), alt: image.prompt, loading: "lazy", width: image.width, height: image.height }))));
+    element.replaceChildren(...latest.map((image, index) => {
+      const picture = el("img", { src: thumbnail(image), alt: image.prompt, loading: "lazy", draggable: "false", width: image.width, height: image.height });
+      const node = el("button", { type: "button", class: "thumb", "aria-label": `Open: ${image.prompt}`, onclick: () => look(latest, index) }, picture);
+      drags(node, () => file(image));
+      return node;
+    }));
   };
   watcher.addEventListener("pictures", draw);
   draw();

@@ -1,8 +1,10 @@
 // The large view: one picture, its facts, and what can be done with it.
 
+import { before, compare } from "./compare.js";
 import { el, icon, ICONS, layer } from "./dom.js";
 import { remove } from "./pictures.js";
 import { reuse } from "./reuse.js";
+import { canSend, send, WAYS } from "./send.js";
 import { download, file } from "./server.js";
 
 let dialog = null;
@@ -22,6 +24,10 @@ export function look(images, start) {
     reuse(list[place], what);
     dialog.close();
   };
+  const go = (tab) => {
+    dialog.close();
+    send(list[place], tab);
+  };
   const drop = async () => {
     const [gone] = list.slice(place, place + 1);
     if (!(await remove([gone]))) return;
@@ -32,11 +38,17 @@ export function look(images, start) {
   const draw = () => {
     const image = list[place];
     const picture = el("img", { src: file(image), alt: image.prompt, width: image.width, height: image.height });
+    const ways = canSend() ? Object.entries(WAYS) : [];
+    const flip = el("button", { type: "button", class: "wide", "data-act": "compare", "aria-pressed": "false", hidden: true }, "Before and after");
+    offer(flip, picture, image);
     const side = el("aside", {}, el("p", { class: "words" }, image.prompt || "No words"), facts(image),
       el("div", { class: "acts" },
         el("button", { type: "button", class: "main", "data-act": "settings", disabled: !image.recipe, onclick: () => act("settings") }, "Reuse settings"),
         el("button", { type: "button", "data-act": "prompt", disabled: !image.recipe, onclick: () => act("prompt") }, "Reuse prompt"),
         el("button", { type: "button", "data-act": "seed", disabled: !image.recipe, onclick: () => act("seed") }, "Reuse seed"),
+        ...ways.map(([tab, { name, help }]) =>
+          el("button", { type: "button", "data-act": tab, title: help, class: tab === "upscale_or_vary" ? "wide" : null, onclick: () => go(tab) }, name)),
+        flip,
         el("a", { href: download(image), download: "", "data-act": "download" }, icon(ICONS.download), "Download"),
         el("button", { type: "button", "data-act": "delete", onclick: drop }, icon(ICONS.trash), "Delete")));
     const several = list.length > 1;
@@ -48,6 +60,7 @@ export function look(images, start) {
       el("button", { type: "button", class: "shut", "aria-label": "Close", onclick: () => dialog.close() }, icon(ICONS.close)));
   };
   dialog.addEventListener("keydown", (event) => {
+    if (event.target.type === "range") return; // its own keys
     if (event.key === "ArrowLeft") step(-1);
     else if (event.key === "ArrowRight") step(1);
     else if (event.key === "Delete") drop();
@@ -66,6 +79,21 @@ export function look(images, start) {
   draw();
   layer().append(dialog);
   dialog.showModal();
+}
+
+// Shows the switch to lay a picture over what it was made from, where that can be had.
+async function offer(flip, picture, image) {
+  const source = await before(image);
+  if (!source) return;
+  flip.hidden = false;
+  flip.addEventListener("click", () => {
+    const both = picture.closest(".compare");
+    flip.setAttribute("aria-pressed", String(!both));
+    if (both) return both.replaceWith(picture);
+    const place = picture.nextSibling;
+    const { parentNode } = picture;
+    parentNode.insertBefore(compare(picture, source), place);
+  });
 }
 
 function facts(image) {

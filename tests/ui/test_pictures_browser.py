@@ -1,0 +1,119 @@
+"""The pictures' panel in a real browser: what is put there is what the job gets, to the byte."""
+
+import hashlib
+import io
+
+import pytest
+from PIL import Image, ImageDraw
+
+from engine import TextRequest, plan
+from tests.ui.live_studio import fill
+
+pytestmark = [
+    pytest.mark.browser,
+    # Gradio leaves event loops and sockets open where it builds and launches a page.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def photo(colour: str) -> bytes:
+    picture = Image.new("RGB", (90, 60), colour)
+    ImageDraw.Draw(picture).ellipse((20, 10, 60, 50), fill="white")
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+GREEN, BROWN = photo("green"), photo("brown")
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def put(page, button: str, data: bytes) -> None:
+    with page.expect_file_chooser() as waiting:
+        page.click(button)
+    waiting.value.set_files({"name": "picture.png", "mimeType": "image/png", "buffer": data})
+
+
+def put_in_well(page, well: str, data: bytes) -> None:
+    put(page, f"{well} .well_button", data)
+    page.wait_for_selector(f"{well} .well img[src$='/studio/inputs/{digest(data)}']")
+
+
+def slide(page, label: str, presses: int) -> None:
+    """Move a slider from its lowest value, by the keyboard."""
+    page.focus(f"[aria-label='{label}']")
+    page.keyboard.press("Home")
+    for _ in range(presses):
+        page.keyboard.press("ArrowRight")
+
+
+def kept(live, name: str) -> bytes:
+    """The bytes of an input that a job has, by its name."""
+    return live.studio.uploads.find(name, "local").path.read_bytes()
+
+
+def test_pictures_reach_the_job_from_every_panel(open_page, live):
+    page = open_page()
+    page.wait_for_selector("#pictures_bar [role=tab]")
+    tiles = "document.querySelector('#tiles').clientHeight"
+    tall = page.evaluate(tiles)
+
+    # two slots
+    page.click("#image_prompts_button")
+    put_in_well(page, ".slot[data-index='0']", GREEN)
+    put_in_well(page, ".slot[data-index='2']", BROWN)
+    page.select_option(".slot[data-index='2'] select", "PyraCanny")
+    slide(page, "Image 3: weight", 3)
+    page.click(".slot[data-index='2'] .quiet_button")
+    page.wait_for_function("document.querySelector('[data-index=\"2\"] .drawing').naturalWidth > 0")
+    assert 200 < page.evaluate(tiles) < tall
+    fill(page, "two to follow steps=50")
+    page.click("#generate")
+    asked = live.asked("two to follow steps=50")
+    first, second = asked.image_prompts
+    assert (first.type, first.image) == ("ImagePrompt", digest(GREEN))
+    assert (first.weight, first.stop_at) == (0.6, 0.5)
+    assert (second.type, second.image) == ("PyraCanny", digest(BROWN))
+    assert (second.weight, second.stop_at) == (pytest.approx(0.003), 0.5)
+    assert (asked.inpaint, asked.upscale_or_vary) == (None, None)
+    assert kept(live, first.image) == GREEN
+
+    # a mask
+    page.click("#inpaint_button")
+    put(page, "#sketch [data-act=choose]", BROWN)
+    page.wait_for_selector(".sketch_status:has-text('nothing painted')")
+    page.locator(".sketch_frame").scroll_into_view_if_needed()
+    box = page.locator(".sketch_frame").bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 30, middle[1], steps=3)
+    page.mouse.up()
+    page.wait_for_selector("#outpaint", state="visible")
+    page.wait_for_selector("#additional_prompt", state="hidden")
+    page.click("#inpaint_mode label:has-text('Improve Detail')")
+    page.fill("#additional_prompt textarea", "a face")
+    page.wait_for_selector("#outpaint", state="hidden")
+    fill(page, "a part anew")
+    page.click("#generate")
+    inpaint = live.asked("a face\na part anew").inpaint
+    assert (inpaint.image, inpaint.additional_prompt) == (digest(BROWN), "a face")
+    with Image.open(io.BytesIO(kept(live, inpaint.mask))) as mask:
+        assert mask.size == (90, 60)
+        assert mask.getpixel((45, 30))
+        assert not mask.getpixel((2, 2))
+
+    # vary
+    page.click("#upscale_or_vary_button")
+    page.click("#generate")
+    page.wait_for_selector("text=Upscale or vary: choose a picture")
+    put_in_well(page, "#change_picture", GREEN)
+    page.click("#change_method label:has-text('Subtle')")
+    fill(page, "once more")
+    page.click("#generate")
+    change = live.asked("once more").upscale_or_vary
+    assert (change.image, change.method) == (digest(GREEN), "Vary (Subtle)")
