@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -256,20 +256,34 @@ class Engine:
                 work.fail(error)
 
     def _start_images(self) -> None:
-        """Begin images while their rows fit: one of each job in turn, so that a large job leaves room for others."""
-        while waiting := [work for work in self._works.values() if work.is_ready]:
+        """Begin images while their rows fit: one of each job in turn, so that a large job leaves room for others.
+
+        A job that has to look at its picture for longer does so a little at a time; meanwhile others of its weights begin.
+        """
+        looking: set[Work] = set()
+        while waiting := self._startable(looking):
             work = self._next(waiting)
             if not self._fits(work):
                 return
             try:
                 with of_job(work.job_id):
                     if not self._start_image(work):
-                        return
+                        looking.add(work)
             except EngineError as error:
                 work.fail(error)
             except torch.OutOfMemoryError as error:
                 log.warning("out of memory: %s", error, extra={"job": work.job_id})
                 work.fail(OutOfMemory(TOO_LARGE))
+
+    def _startable(self, looking: Set[Work]) -> list[Work]:
+        """List the jobs whose images may start, beside those that look at their pictures in this step."""
+        return [
+            work
+            for work in self._works.values()
+            if work.is_ready
+            and work not in looking
+            and (not looking or self._palette.serves(work.plan))
+        ]
 
     def _next(self, waiting: Sequence[Work]) -> Work:
         """Choose whose turn it is: for a while that of jobs which need the weights that are in force (design D8)."""
@@ -291,29 +305,31 @@ class Engine:
         model = self._palette.bring(work.plan)
         self._safety.prepare(self._palette.catalog, work.plan)
         loaded = time.monotonic()
-        if not work.flags and not work.running:
+        if not work.flags and not work.running and work.looking is None:
             self._hashes.prefetch(item.path for item in self._weights_of(work.plan))
         work.timings["load"] += loaded - started
-        beginning = work.beginning or self._look_at_start(model, work)
+        beginning = work.beginning or self._look_at_start(work)
         if beginning is not None:
             self._begin(model, work, beginning)
         work.timings["encode"] += time.monotonic() - loaded
         return beginning is not None
 
-    def _look_at_start(self, model: WarmModel, work: Work) -> Beginning | None:
+    def _look_at_start(self, work: Work) -> Beginning | None:
         if work.looking is None:
-            catalog = self._palette.catalog
-            work.looking = self._starts.begin(model, catalog, work.plan, work.pictures)
+            palette = self._palette
+            work.looking = self._starts.begin(
+                lambda: palette.model, palette.catalog, work.plan, work.pictures
+            )
         return work.look_on()
 
     def _begin(self, model: WarmModel, work: Work, beginning: Beginning) -> None:
         """Begin the next image of a job; one that needs no painting is ready at once."""
         index = work.waiting[0]
-        image = self._expanded(work, index)
         if beginning.result is not None:
             work.waiting.pop(0)
             work.finish_image(self._ready(work, index, Image.fromarray(beginning.result)))
             return
+        image = self._expanded(work, index)
         followed = model.guides.follow(self._palette.catalog, work.plan, work.pictures)
         work.running[index] = begin_image(model, image, beginning, followed)
         work.waiting.pop(0)

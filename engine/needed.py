@@ -40,7 +40,8 @@ def _start_helpers(catalog: Catalog, start: Start) -> Iterator[Weights]:
         for name in (start.head, start.patch):
             if name is not None:
                 yield catalog.weights("inpaint", name, "inpaint.engine")
-    if isinstance(start, FromPicture | Repainting) and start.upscaler is not None:
+        yield catalog.weights("upscaler", start.upscaler, "inpaint")
+    elif isinstance(start, FromPicture) and start.upscaler is not None:
         yield catalog.weights("upscaler", start.upscaler, "upscale_or_vary.method")
 
 

@@ -262,9 +262,12 @@ def only_image(value: Plan, index: int) -> Plan:
 
     Its request asks for this one picture: words without wildcards and arrays, random styles drawn, its own seed.
     """
-    image = value.images[index]
+    image, inpaint = value.images[index], value.request.inpaint
+    if inpaint is not None:  # whose words are in the image's by now
+        inpaint = inpaint.model_copy(update={"additional_prompt": ""})
     request = value.request.model_copy(
         update={
+            "inpaint": inpaint,
             "prompt": image.prompt,
             "negative_prompt": image.negative_prompt,
             "styles": image.styles,

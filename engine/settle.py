@@ -76,10 +76,11 @@ def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
     size = parse_size(request.aspect_ratio)
     steps = more.num_inference_steps or _usual_steps(request, mode)
     start, strength = _start(request, base, catalog)
-    refiner = None if mode.distilled else _refiner(request, base, catalog, steps)
+    counted = _usual_steps(request, mode) if more.compat == "fooocus" else steps
+    refiner = None if mode.distilled else _refiner(request, base, catalog, counted)
     refiner_switch = 1.0 if mode.distilled else request.refiner_switch
     if refiner is None and isinstance(start, Repainting) and start.patch:
-        refiner, refiner_switch = _without_patch(base, steps), UNPATCHED_FROM
+        refiner, refiner_switch = _without_patch(more, base, counted), UNPATCHED_FROM
     images, notes = _images(request, library, taken.prompt, first_seed)
     return Plan(
         prompt=request.prompt,
@@ -209,11 +210,11 @@ def _size_conditioning(more: Advanced, mode: Mode) -> SizeConditioning:
 
 
 def _refiner(
-    request: TextRequest, base: Checkpoint, catalog: Catalog, steps: int
+    request: TextRequest, base: Checkpoint, catalog: Catalog, counted: int
 ) -> Refiner | None:
     """Settle the refiner; the base model itself is none.
 
-    Fooocus counts the share of steps by the mode's own number of them, also where the request names another.
+    The share is of `counted` steps: Fooocus takes the mode's own number of them, also where the request names another.
     """
     more = request.advanced
     if request.refiner_model is None:
@@ -226,7 +227,6 @@ def _refiner(
         family = require_refiner(
             model.name, read_header(model.path)
         )  # whose sentence says what it is
-    counted = MODES[request.performance].steps if more.compat == "fooocus" else steps
     return Refiner(
         model=model.name,
         family=family,
@@ -272,6 +272,12 @@ def _image_prompts(request: TextRequest, base: Checkpoint, catalog: Catalog) -> 
     )
 
 
+def _count(request: TextRequest) -> int:
+    """Say how many pictures there will be: what is not painted is the same each time, and made once."""
+    asked = request.upscale_or_vary
+    return 1 if asked is not None and asked.method not in STRENGTHS else request.num_images
+
+
 def _usual_steps(request: TextRequest, mode: Mode) -> int:
     asked = request.upscale_or_vary
     is_larger = asked is not None and asked.method.startswith("Upscale")
@@ -311,8 +317,8 @@ def _repainting(asked: Inpaint, base: Checkpoint, catalog: Catalog) -> tuple[Rep
     engine = settled("engine")
     has_engine = engine != "None"
 
-    def helper(role: Role) -> str:
-        return partner(role, base, catalog, "inpaint.engine").name
+    def helper(role: Role, field: str = "inpaint.engine") -> str:
+        return partner(role, base, catalog, field).name
 
     start = Repainting(
         image=asked.image,
@@ -322,17 +328,20 @@ def _repainting(asked: Inpaint, base: Checkpoint, catalog: Catalog) -> tuple[Rep
         respective_field=settled("respective_field"),
         erode_or_dilate=asked.erode_or_dilate,
         invert_mask=asked.invert_mask,
-        upscaler=helper("upscaler"),
+        upscaler=helper("upscaler", "inpaint"),
         head=helper("inpaint head") if has_engine else None,
         patch=helper(PATCHES[engine]) if has_engine else None,
     )
     return start, settled("strength")
 
 
-def _without_patch(base: Checkpoint, steps: int) -> Refiner:
+def _without_patch(more: Advanced, base: Checkpoint, counted: int) -> Refiner:
     """Let the base model end the picture without the inpaint patch."""
     return Refiner(
-        model=base.name, family="sdxl", method="joint", switch=round(steps * UNPATCHED_FROM)
+        model=base.name,
+        family="sdxl",
+        method=more.refiner_swap_method,
+        switch=more.refiner_switch_step or round(counted * UNPATCHED_FROM),
     )
 
 
@@ -357,7 +366,7 @@ def _images(
     )
     stride = 1 if more.seed_increment else 0
     images, idle = [], dict[str, None]()
-    for index in range(request.num_images):
+    for index in range(_count(request)):
         seed = (first_seed + stride * index) % (MAX_SEED + 1)
         texts = assemble(wording, seed=seed, index=index, expand=library.expand)
         idle |= dict.fromkeys(texts.idle_tags)

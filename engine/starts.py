@@ -4,7 +4,7 @@ Looking at that picture settles the sizes of its plan. It is done once for all i
 """
 
 import dataclasses
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,19 +17,31 @@ from torch import Tensor
 
 from engine.catalog import SDXL_NATIVE, Catalog
 from engine.conditioning.blend import Blend, is_blended
+from engine.errors import InvalidRequest
 from engine.geometry import LATENT_FACTOR, Size, nearest_bucket
 from engine.models.inpaint_head import head_addition, load_inpaint_head
 from engine.models.trust import trusted_hashes
 from engine.models.upscalers import Upscaler, load_upscaler
 from engine.plan import FromNoise, FromPicture, Plan, Repainting
+from engine.requests import OutputFormat
 from engine.stages.decode import decode_latents, to_images
 from engine.stages.encode_picture import decode_values, encode_picture, encode_values
 from engine.stages.inpaint import FILLS_ABOVE, Canvas, Scale, encode_canvas, paste_back, prepare
-from engine.stages.masks import pad, read_mask, shape_mask
+from engine.stages.masks import is_hole_in, pad, read_mask, shape_mask
 from engine.stages.pictures import read_picture, sent_along
 from engine.stages.pixels import Pixels, size_of, stretch, to_rgb
-from engine.stages.upscale import enlarge, enlarging, require_enlargeable, to_vary, upscale_size
+from engine.stages.upscale import (
+    enlarge,
+    enlarging,
+    require_enlargeable,
+    to_vary,
+    upscale_size,
+    vary_size,
+)
 from engine.warm import WarmModel
+
+MAX_SIDES: Mapping[OutputFormat, int] = {"jpeg": 65500, "webp": 16383}
+"""Longest side in pixels that a file of the format can have."""
 
 Sizes = Generator[float, None, "Beginning"]
 """Yields the share that is done."""
@@ -81,12 +93,16 @@ class Starts:
         self._upscaler: tuple[Path, Upscaler] | None = None
 
     def begin(
-        self, model: WarmModel, catalog: Catalog, plan: Plan, pictures: Mapping[str, Path]
+        self,
+        model: Callable[[], WarmModel],
+        catalog: Catalog,
+        plan: Plan,
+        pictures: Mapping[str, Path],
     ) -> Sizes:
         """Look at what a plan starts from.
 
         Args:
-            model: The weights that the plan needs.
+            model: Gives the weights that the plan needs; others may be in memory between two looks.
             catalog: Knows the helpers.
             plan: Of the job.
             pictures: Files by the names that the plan uses.
@@ -98,11 +114,11 @@ class Starts:
             case FromNoise():
                 return Beginning(plan=plan)
             case FromPicture() as start if start.upscaler is None:
-                return self._varied(model, plan, start, pictures)
+                return self._varied(model(), plan, start, pictures)
             case FromPicture() as start:
                 return (yield from self._enlarged(model, catalog, plan, start, pictures))
             case Repainting() as start:
-                return self._repainted(model, catalog, plan, start, pictures)
+                return self._repainted(model(), catalog, plan, start, pictures)
 
     def _varied(
         self, model: WarmModel, plan: Plan, start: FromPicture, pictures: Mapping[str, Path]
@@ -112,16 +128,18 @@ class Starts:
         if plan.native_size < SDXL_NATIVE:  # design D12: at a bucket, and then as large as it was
             size = size_of(picture)
             image = stretch(picture, nearest_bucket(size, model.loaded.checkpoint.buckets))
-            latents = encode_picture(model.loaded.vae, image, None)
+            latents = encode_picture(model.vae, image, None)
         else:
-            latents = encode_picture(model.loaded.vae, to_vary(picture), None)
+            _require_paintable(vary_size(size_of(picture)), field)
+            latents = encode_picture(model.vae, to_vary(picture), None)
             size = _size_of_latents(latents)
+        _require_writable(plan, size, field)
         sized = dataclasses.replace(plan, size=size, sample_size=_size_of_latents(latents))
         return Beginning(plan=sized, latents=latents)
 
     def _enlarged(
         self,
-        model: WarmModel,
+        model: Callable[[], WarmModel],
         catalog: Catalog,
         plan: Plan,
         start: FromPicture,
@@ -133,11 +151,14 @@ class Starts:
         own = size_of(picture)
         require_enlargeable(own, upscaler.scale, field)
         target = upscale_size(own, start.method, scale=upscaler.scale, native=plan.native_size)
+        if target.is_painted:
+            _require_paintable(target.size, field)
+        _require_writable(plan, target.size, field)
         larger = stretch((yield from enlarging(upscaler, picture)), target.size)
         if not target.is_painted:
             sized = dataclasses.replace(plan, size=target.size, sample_size=target.size)
             return Beginning(plan=sized, result=larger)
-        latents = encode_picture(model.loaded.vae, larger, None, is_tiled=True)
+        latents = encode_picture(model().vae, larger, None, is_tiled=True)
         size = _size_of_latents(latents)
         sized = dataclasses.replace(plan, size=size, sample_size=size)
         return Beginning(plan=sized, latents=latents, is_tiled=True)
@@ -151,7 +172,7 @@ class Starts:
         pictures: Mapping[str, Path],
     ) -> Beginning:
         canvas = self._canvas(catalog, plan, start, pictures)
-        encode = partial(encode_values, model.loaded.vae, generator=None)
+        encode = partial(encode_values, model.vae, generator=None)
         latents = encode_canvas(canvas, encode, with_head=start.head is not None)
         to_model = model.denoiser(plan.sampling.scheduler).model.latent_format.to_model
         addition = None
@@ -184,14 +205,19 @@ class Starts:
         """Read the picture and its mask, and cut out what is worked on."""
         field = "inpaint.image"
         picture = to_rgb(read_picture(sent_along(pictures, start.image, field), field))
-        mask = _mask(start, size_of(picture), pictures)
+        own = size_of(picture)
+        mask = _mask(start, own, pictures)
         if start.outpaint:
             picture, mask = pad(picture, mask, start.outpaint)
+            if not is_hole_in(mask):
+                problem = f"expected sides that three tenths can be added to, got {own}"
+                raise InvalidRequest("inpaint.outpaint", problem)
+        _require_writable(plan, size_of(picture), field)
 
         def upscale(part: Pixels) -> Pixels:
             return enlarge(self._load_upscaler(catalog, start.upscaler), part)
 
-        return prepare(
+        canvas = prepare(
             picture,
             mask,
             respective_field=start.respective_field,
@@ -200,6 +226,8 @@ class Starts:
             scale=Scale.of(plan.native_size),
             as_fooocus=plan.compat == "fooocus",
         )
+        _require_paintable(canvas.size, field)
+        return canvas
 
     def _load_upscaler(self, catalog: Catalog, name: str) -> Upscaler:
         path = catalog.weights("upscaler", name, "upscale_or_vary.method").path
@@ -223,6 +251,21 @@ def _mask(start: Repainting, size: Size, pictures: Mapping[str, Path]) -> Pixels
     by, is_inverted = start.erode_or_dilate, start.invert_mask
     needs_hole = not start.outpaint
     return shape_mask(mask, by=by, is_inverted=is_inverted, needs_hole=needs_hole, field=field)
+
+
+def _require_paintable(size: Size, field: str) -> None:
+    """Refuse what has no whole latent cell: a picture so thin that its area looks right."""
+    if min(size) < LATENT_FACTOR:
+        rule = f"expected a picture that is painted {LATENT_FACTOR} pixels wide and high at least"
+        raise InvalidRequest(field, f"{rule}, got one for {size}")
+
+
+def _require_writable(plan: Plan, size: Size, field: str) -> None:
+    """Refuse what the files of the format cannot hold."""
+    most = MAX_SIDES.get(plan.output_format)
+    if most is not None and max(size) > most:
+        rule = f"expected a result of at most {most} pixels a side, for {plan.output_format}"
+        raise InvalidRequest(field, f"{rule}, got {size}")
 
 
 def _size_of_latents(latents: Tensor) -> Size:

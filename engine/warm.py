@@ -239,7 +239,8 @@ class Palette:
         """Put the LoRAs on, and the inpaint patch; the unpatched model that ends a picture is set aside between."""
         patches = [Patch(lora_file(self.catalog, item).path, item.scale) for item in needs.loras]
         is_own_refiner = needs.inpaint_patch is not None and needs.refiner == needs.base_model
-        model.unpatched = None
+        if model.unpatched is not None:
+            model.unpatched = model.refiner = None  # first, so that it never lies in memory twice
         if needs.inpaint_patch is not None:
             model.patcher.trust(trusted_hashes(self.catalog))
             path = self.catalog.weights("inpaint", needs.inpaint_patch, "inpaint.engine").path

@@ -149,5 +149,6 @@ class Work:
             image.close()
         self.running.clear()
         self.waiting.clear()
+        self.looking = self.beginning = None
         self.is_over = True
         self.outbox.append(event)

@@ -4,10 +4,14 @@ import torch
 from torch import Tensor
 
 from engine.conditioning.preprocess.hint import resize_hint
+from engine.errors import InvalidRequest
 from engine.geometry import Size
 from engine.image_inputs import ImagePromptType
 from engine.plan import ImagePrompts
-from engine.stages.pixels import Pixels, cover, to_rgb
+from engine.stages.pictures import MAX_PIXELS
+from engine.stages.pixels import Pixels, cover, size_of, to_rgb
+
+FIELD = "image_prompts"
 
 
 def draw(pixels: Pixels, kind: ImagePromptType, size: Size, asked: ImagePrompts) -> Pixels:
@@ -21,7 +25,11 @@ def draw(pixels: Pixels, kind: ImagePromptType, size: Size, asked: ImagePrompts)
 
     Returns:
         (H, W, 3).
+
+    Raises:
+        InvalidRequest: the picture is so thin that what covers `size` would not fit into memory.
     """
+    _require_coverable(size_of(pixels), size)
     image = cover(to_rgb(pixels), size)
     if asked.skip_preprocessors:
         return image
@@ -29,6 +37,13 @@ def draw(pixels: Pixels, kind: ImagePromptType, size: Size, asked: ImagePrompts)
     from engine.conditioning.preprocess.pyra_canny import pyra_canny
 
     return to_rgb(pyra_canny(image, *asked.canny) if kind == "PyraCanny" else cpds(image))
+
+
+def _require_coverable(own: Size, size: Size) -> None:
+    scale = max(size.width / own.width, size.height / own.height)
+    if own.area * scale**2 > MAX_PIXELS:
+        rule = f"expected a picture that covers {size} with at most {MAX_PIXELS} pixels"
+        raise InvalidRequest(FIELD, f"{rule}, got one of {own}")
 
 
 def draw_hint(pixels: Pixels, kind: ImagePromptType, size: Size, asked: ImagePrompts) -> Tensor:

@@ -51,13 +51,16 @@ def read_picture(path: Path, field: str) -> Pixels:
             with Image.open(path, formats=FORMATS) as image:
                 _require_room(image, field)
                 return np.array(_plain(ImageOps.exif_transpose(image)))
+    except FileNotFoundError as error:
+        raise InvalidRequest(field, "expected a picture that is sent along, got none") from error
     except UnidentifiedImageError as error:
         problem = f"expected a picture in one of {', '.join(FORMATS)}, got another file"
         raise InvalidRequest(field, problem) from error
     except Image.DecompressionBombError as error:
         raise InvalidRequest(field, _too_large("a larger one")) from error
     except _BROKEN as error:
-        raise InvalidRequest(field, f"expected a picture that can be read, got {error}") from error
+        found = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InvalidRequest(field, f"expected a picture that can be read, got {found}") from error
 
 
 def sent_along(pictures: Mapping[str, Path], name: str, field: str) -> Path:
