@@ -43,6 +43,7 @@ Kind = Literal[
     "clip_vision",
     "upscaler",
     "inpaint",
+    "segmenter",
 ]
 """What a file of weights is for."""
 FOLDERS: Mapping[Kind, str] = {
@@ -56,6 +57,7 @@ FOLDERS: Mapping[Kind, str] = {
     "clip_vision": "clip_vision",
     "upscaler": "upscale_models",
     "inpaint": "inpaint",
+    "segmenter": "segmenters",
 }
 """Name of the folder of each kind below the models folder."""
 ENDINGS: Mapping[Kind, tuple[str, ...]] = {
@@ -68,7 +70,8 @@ ENDINGS: Mapping[Kind, tuple[str, ...]] = {
     "controlnet": (".safetensors", ".bin", ".pth"),
     "clip_vision": (".safetensors",),
     "upscaler": (".safetensors", ".bin", ".pth"),
-    "inpaint": (".safetensors", ".pth", ".patch"),
+    "inpaint": (".safetensors", ".pth", ".patch", ".onnx"),
+    "segmenter": (".safetensors",),
 }
 _WORDS: Mapping[Kind, str] = {
     "checkpoint": "base model",
@@ -81,6 +84,7 @@ _WORDS: Mapping[Kind, str] = {
     "clip_vision": "image encoder",
     "upscaler": "upscaler",
     "inpaint": "inpaint model",
+    "segmenter": "segmenter",
 }
 _BESIDE: tuple[Kind, ...] = tuple(kind for kind in FOLDERS if kind != "checkpoint")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -95,6 +99,8 @@ class Source:
     """Hash of the file in hex, where it is known."""
     is_asked: bool = False
     """Whether a request named the address, so that it is fetched with care (design D11)."""
+    hub_id: str | None = None
+    """Repository on the Hugging Face hub, where a folder is fetched and not one file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

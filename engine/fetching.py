@@ -12,7 +12,7 @@ from engine.catalog import Checkpoint, Weights
 from engine.errors import EngineError, ModelNotFound
 from engine.events import Progress
 from engine.models.fetch import fetch_file
-from engine.models.files import fetch_pipeline
+from engine.models.files import fetch_network, fetch_pipeline
 from engine.net import Fetcher
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,8 @@ class Fetch:
         try:
             if isinstance(item, Checkpoint) and item.hub_id is not None:
                 fetch_pipeline(item.hub_id, item.path)
+            elif item.source is not None and item.source.hub_id is not None:
+                fetch_network(item.source.hub_id, item.path)
             elif item.source is not None:
                 fetch_file(
                     item.source.url,

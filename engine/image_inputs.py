@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from engine.knobs import Knob, RequestPart
 
@@ -23,11 +23,25 @@ Side = Literal["Left", "Right", "Top", "Bottom"]
 UpscaleOrVaryMethod = Literal[
     "Vary (Subtle)", "Vary (Strong)", "Upscale (1.5x)", "Upscale (2x)", "Upscale (Fast 2x)"
 ]
+MaskModel = Literal[
+    "u2net",
+    "u2netp",
+    "u2net_human_seg",
+    "u2net_cloth_seg",
+    "silueta",
+    "isnet-general-use",
+    "isnet-anime",
+    "sam",
+]
+ClothCategory = Literal["full", "upper", "lower"]
+SamModel = Literal["vit_b", "vit_l", "vit_h"]
 Picture = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """The sha256, in hex, of a file that is sent along."""
 
 MAX_ADDITIONAL = 10_000
 """Longest additional prompt in characters."""
+MAX_SOUGHT = 1_000
+"""Longest detection prompt in characters; the detector reads 256 tokens."""
 SLOT_DEFAULTS: Mapping[ImagePromptType, tuple[float, float]] = {
     "ImagePrompt": (0.5, 0.6),
     "PyraCanny": (0.5, 1.0),
@@ -175,3 +189,50 @@ class UpscaleOrVary(RequestPart):
         Field(gt=0, le=1),
         Knob("Strength", "Share of the noise; empty leaves it to the method.", 0.001),
     ] = None
+
+
+class MaskFrom(RequestPart):
+    """A mask that a model finds in a picture: of what stands out in it, or of what words name.
+
+    Fooocus' text threshold is not here: it changes no mask there either.
+    """
+
+    image: Annotated[Picture, Knob("Picture", "Where something is looked for.")]
+    model: Annotated[
+        MaskModel,
+        Knob("Model", "What finds it: 'sam' goes by words, the others take what stands out."),
+    ] = "isnet-general-use"
+    cloth: Annotated[
+        ClothCategory, Knob("Clothes", "Which clothes, with 'u2net_cloth_seg' alone.")
+    ] = "full"
+    prompt: Annotated[
+        str,
+        Field(max_length=MAX_SOUGHT, validate_default=True),
+        Knob("Look for", "With 'sam': what to find, in the singular, such as 'face' or 'hand'."),
+    ] = ""
+    sam_model: Annotated[
+        SamModel, Knob("SAM", "With 'sam': larger ones draw finer outlines and take longer.")
+    ] = "vit_b"
+    box_threshold: Annotated[
+        float,
+        Field(ge=0, le=1),
+        Knob("Certainty", "With 'sam': what is less certain than this is left out.", 0.05),
+    ] = 0.3
+    max_detections: Annotated[
+        int, Field(ge=0, le=10), Knob("At most", "With 'sam': how many; 0 takes all.", 1)
+    ] = 0
+    grow_boxes: Annotated[
+        int,
+        Field(ge=-64, le=64),
+        Knob("Grow the boxes", "With 'sam': pixels around what was found, before its outline.", 1),
+    ] = 0
+    boxes_only: Annotated[bool, Knob("Boxes alone", "With 'sam': no outlines, whole boxes.")] = (
+        False
+    )
+
+    @field_validator("prompt")
+    @classmethod
+    def _names_something(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("model") == "sam" and not value.strip(" .\n"):
+            raise ValueError("expected words for what to find, got none")
+        return value

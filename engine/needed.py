@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from engine.catalog import Catalog, Checkpoint, Weights
 from engine.library import INTERPOSER
-from engine.plan import FromPicture, ImagePrompts, Lora, Plan, Repainting, Start
+from engine.plan import FindMask, FromPicture, ImagePrompts, Lora, Plan, Repainting, Start
 
 
 def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
@@ -13,6 +13,8 @@ def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
     Raises:
         ModelNotFound: one is not in the catalog.
     """
+    if isinstance(plan.start, FindMask):
+        return [*_mask_helpers(catalog, plan.start)]
     weights: list[Checkpoint | Weights] = [catalog.checkpoint(plan.base_model)]
     if plan.refiner is not None and plan.refiner.model != plan.base_model:
         weights.append(catalog.checkpoint(plan.refiner.model, "refiner_model"))
@@ -43,6 +45,14 @@ def _start_helpers(catalog: Catalog, start: Start) -> Iterator[Weights]:
         yield catalog.weights("upscaler", start.upscaler, "inpaint")
     elif isinstance(start, FromPicture) and start.upscaler is not None:
         yield catalog.weights("upscaler", start.upscaler, "upscale_or_vary.method")
+
+
+def _mask_helpers(catalog: Catalog, start: FindMask) -> Iterator[Weights]:
+    if start.network is not None:
+        yield catalog.weights("inpaint", start.network, "mask_from.model")
+    for name in (start.detector, start.sam):
+        if name is not None:
+            yield catalog.weights("segmenter", name, "mask_from.model")
 
 
 def _image_prompt_helpers(catalog: Catalog, asked: ImagePrompts) -> Iterator[Weights]:

@@ -4,10 +4,11 @@ A base model may bring its own (the pocket model does); else SDXL's common ones 
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from engine.catalog import Catalog, Checkpoint, Kind, Offer, Source, Weights
 from engine.errors import ModelNotFound
+from engine.image_inputs import MaskModel, SamModel
 
 Role = Literal[
     "ImagePrompt",
@@ -30,6 +31,7 @@ _ADAPTERS = "https://huggingface.co/h94/IP-Adapter/resolve/main/sdxl_models/"
 _FACES = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/"
 
 
+_REMBG = "https://github.com/danielgatis/rembg/releases/download/v0.0.0/"
 _INPAINT = "https://huggingface.co/lllyasviel/fooocus_inpaint/resolve/main/"
 
 
@@ -62,6 +64,30 @@ COMMON: Mapping[Role, Offer] = {
 """The helpers that fit all SDXL models, and where they can be fetched."""
 
 
+def _network(file: str, hub_id: str) -> Offer:
+    source = Source(url=f"https://huggingface.co/{hub_id}", hub_id=hub_id)
+    return Offer(file=file, kind="segmenter", source=source)
+
+
+MASK_NETWORKS: Mapping[MaskModel, Offer] = {
+    model: _offer("inpaint", _REMBG, f"{model}.onnx")
+    for model in get_args(MaskModel)
+    if model != "sam"
+}
+"""Networks that find what stands out in a picture, in the folder where Fooocus has them."""
+ONNX_LIBRARY = "onnxruntime"
+"""Runs `MASK_NETWORKS`; a person installs it where it is wanted."""
+ONNX_MISSING = "expected the library onnxruntime to run it, found none; pip install onnxruntime"
+DETECTOR: Offer = _network("grounding-dino-tiny", "IDEA-Research/grounding-dino-tiny")
+"""Finds boxes around what words name."""
+SAM: Mapping[SamModel, Offer] = {
+    "vit_b": _network("sam-vit-base", "facebook/sam-vit-base"),
+    "vit_l": _network("sam-vit-large", "facebook/sam-vit-large"),
+    "vit_h": _network("sam-vit-huge", "facebook/sam-vit-huge"),
+}
+"""Draw the outline of what is in a box."""
+
+
 def partner(role: Role, base: Checkpoint, catalog: Catalog, field: str) -> Weights:
     """Find the helper of a base model for a role.
 
@@ -88,3 +114,6 @@ def partner(role: Role, base: Checkpoint, catalog: Catalog, field: str) -> Weigh
 def partner_offers() -> Iterator[Offer]:
     """List the helpers that can be fetched."""
     yield from COMMON.values()
+    yield from MASK_NETWORKS.values()
+    yield DETECTOR
+    yield from SAM.values()

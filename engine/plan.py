@@ -14,7 +14,9 @@ from pydantic import TypeAdapter
 from engine.families import Family
 from engine.geometry import Size
 from engine.image_inputs import (
+    ClothCategory,
     ImagePromptType,
+    MaskModel,
     Side,
     UpscaleOrVaryMethod,
 )
@@ -170,7 +172,29 @@ class Repainting:
     """What is put on the base model's UNet while it paints, but not on the one that ends the picture."""
 
 
-Start = FromNoise | FromPicture | Repainting
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindMask:
+    """No picture is painted: a mask is found in one."""
+
+    kind: Literal["mask"] = "mask"
+    image: str
+    """Name of the file among the job's inputs."""
+    model: MaskModel
+    cloth: ClothCategory = "full"
+    network: str | None = None
+    """What finds whatever stands out; None with ``sam``."""
+    detector: str | None = None
+    """What finds boxes around what the words name; ``sam`` alone has one, and what follows."""
+    sam: str | None = None
+    """What draws outlines in the boxes; None takes the boxes."""
+    prompt: str = ""
+    box_threshold: float = 0.0
+    max_detections: int = 0
+    """0 is all."""
+    grow_boxes: int = 0
+
+
+Start = FromNoise | FromPicture | Repainting | FindMask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from engine.errors import InvalidRequest
 from engine.geometry import LATENT_FACTOR, parse_size
-from engine.image_inputs import ImagePrompt, Inpaint, UpscaleOrVary
+from engine.image_inputs import ImagePrompt, Inpaint, MaskFrom, UpscaleOrVary
 from engine.knobs import Knob, RequestPart
 
 Performance = Literal["Quality", "Speed", "Extreme Speed", "Lightning", "Hyper-SD"]
@@ -314,6 +314,10 @@ class TextRequest(RequestPart):
     upscale_or_vary: Annotated[
         UpscaleOrVary | None, Knob("Upscale or vary", "A picture that is varied or enlarged.")
     ] = None
+    mask_from: Annotated[
+        MaskFrom | None,
+        Knob("Mask from the picture", "A mask is made in place of pictures, for Inpaint."),
+    ] = None
     seed: Annotated[
         int | None,
         Field(ge=0, le=MAX_SEED),
@@ -346,6 +350,16 @@ class TextRequest(RequestPart):
     ) -> UpscaleOrVary | None:
         if value is not None and info.data.get("inpaint") is not None:
             raise ValueError("expected nothing beside inpaint, got both")
+        return value
+
+    @field_validator("mask_from")
+    @classmethod
+    def _is_alone(cls, value: MaskFrom | None, info: ValidationInfo) -> MaskFrom | None:
+        other = next(
+            (it for it in ("inpaint", "upscale_or_vary") if info.data.get(it) is not None), None
+        )
+        if value is not None and other is not None:
+            raise ValueError(f"expected nothing beside {other}, got both")
         return value
 
     @classmethod

@@ -14,11 +14,13 @@ from engine.image_inputs import (
     STRENGTHS,
     Inpaint,
     InpaintEngine,
+    MaskFrom,
 )
 from engine.library import Library
-from engine.partners import Role, partner
+from engine.partners import DETECTOR, MASK_NETWORKS, SAM, Role, partner
 from engine.performance import MODES, Mode
 from engine.plan import (
+    FindMask,
     FreeU,
     FromNoise,
     FromPicture,
@@ -68,6 +70,7 @@ def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
         ModelIncompatible: the refiner is of no family that can refine.
         InvalidRequest: a prompt has too many lines or a weight that is not a finite number, or there is no such style.
     """
+    request = request if request.mask_from is None else _mask_alone(request)
     more, catalog = request.advanced, library.catalog
     base = catalog.checkpoint(more.base_model)
     mode = MODES[request.performance]
@@ -288,6 +291,8 @@ def _start(request: TextRequest, base: Checkpoint, catalog: Catalog) -> tuple[St
     """Settle what the picture starts from, and the share of noise that it starts with."""
     if request.inpaint is not None:
         return _repainting(request.inpaint, base, catalog)
+    if request.mask_from is not None:
+        return _find_mask(request.mask_from, catalog), 1.0
     asked = request.upscale_or_vary
     if asked is None:
         return FromNoise(), 1.0
@@ -333,6 +338,50 @@ def _repainting(asked: Inpaint, base: Checkpoint, catalog: Catalog) -> tuple[Rep
         patch=helper(PATCHES[engine]) if has_engine else None,
     )
     return start, settled("strength")
+
+
+def _mask_alone(request: TextRequest) -> TextRequest:
+    """Leave out what only matters to pictures that are painted."""
+    more = request.advanced
+    return TextRequest(
+        mask_from=request.mask_from,
+        styles=(),
+        num_images=1,
+        guidance_scale=1.0,
+        seed=request.seed,
+        advanced=Advanced(
+            base_model=more.base_model,
+            previews=False,
+            save_metadata=more.save_metadata,
+            metadata_scheme=more.metadata_scheme,
+            compat=more.compat,
+        ),
+    )
+
+
+def _find_mask(asked: MaskFrom, catalog: Catalog) -> FindMask:
+    """Settle which networks find a mask.
+
+    Raises:
+        ModelNotFound: one is not there and cannot be fetched.
+    """
+    field = "mask_from.model"
+    if asked.model != "sam":
+        network = catalog.weights("inpaint", MASK_NETWORKS[asked.model].file, field).name
+        return FindMask(image=asked.image, model=asked.model, cloth=asked.cloth, network=network)
+    sam = None
+    if not asked.boxes_only:
+        sam = catalog.weights("segmenter", SAM[asked.sam_model].file, "mask_from.sam_model").name
+    return FindMask(
+        image=asked.image,
+        model=asked.model,
+        detector=catalog.weights("segmenter", DETECTOR.file, field).name,
+        sam=sam,
+        prompt=asked.prompt,
+        box_threshold=asked.box_threshold,
+        max_detections=asked.max_detections,
+        grow_boxes=asked.grow_boxes,
+    )
 
 
 def _without_patch(more: Advanced, base: Checkpoint, counted: int) -> Refiner:

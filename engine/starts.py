@@ -22,10 +22,11 @@ from engine.geometry import LATENT_FACTOR, Size, nearest_bucket
 from engine.models.inpaint_head import head_addition, load_inpaint_head
 from engine.models.trust import trusted_hashes
 from engine.models.upscalers import Upscaler, load_upscaler
-from engine.plan import FromNoise, FromPicture, Plan, Repainting
+from engine.plan import FindMask, FromNoise, FromPicture, Plan, Repainting
 from engine.requests import OutputFormat
 from engine.stages.decode import decode_latents, to_images
 from engine.stages.encode_picture import decode_values, encode_picture, encode_values
+from engine.stages.find_mask import find_mask
 from engine.stages.inpaint import FILLS_ABOVE, Canvas, Scale, encode_canvas, paste_back, prepare
 from engine.stages.masks import is_hole_in, pad, read_mask, shape_mask
 from engine.stages.pictures import read_picture, sent_along
@@ -119,6 +120,8 @@ class Starts:
                 return (yield from self._enlarged(model, catalog, plan, start, pictures))
             case Repainting() as start:
                 return self._repainted(model(), catalog, plan, start, pictures)
+            case FindMask() as start:
+                return self._masked(catalog, plan, start, pictures)
 
     def _varied(
         self, model: WarmModel, plan: Plan, start: FromPicture, pictures: Mapping[str, Path]
@@ -198,6 +201,18 @@ class Starts:
             addition=addition,
             canvas=canvas,
         )
+
+    def _masked(
+        self, catalog: Catalog, plan: Plan, start: FindMask, pictures: Mapping[str, Path]
+    ) -> Beginning:
+        """Find a mask; it is the result, in white on black."""
+        field = "mask_from.image"
+        picture = to_rgb(read_picture(sent_along(pictures, start.image, field), field))
+        is_fooocus = plan.compat == "fooocus"
+        mask = find_mask(start, catalog, picture, self._device, as_fooocus=is_fooocus)
+        size = size_of(picture)
+        sized = dataclasses.replace(plan, size=size, sample_size=size)
+        return Beginning(plan=sized, result=to_rgb(mask))
 
     def _canvas(
         self, catalog: Catalog, plan: Plan, start: Repainting, pictures: Mapping[str, Path]

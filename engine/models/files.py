@@ -6,7 +6,7 @@ Only what a pipeline needs and only safetensors; half-precision files where a re
 import importlib
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,16 +36,30 @@ def fetch_pipeline(repo_id: str, folder: Path, *, endpoint: str | None = None) -
         ModelNotFound: the hub cannot be reached, or has no such repository.
         ModelIncompatible: it is no diffusers pipeline in safetensors, or a file's sha256 is not the hub's.
     """
+    if not (folder / INDEX).exists():
+        _fetch(repo_id, folder, wanted_files, endpoint)
+
+
+def fetch_network(repo_id: str, folder: Path, *, endpoint: str | None = None) -> None:
+    """Bring a transformers repository of one network into `folder`, as `fetch_pipeline` brings a pipeline."""
+    if not folder.exists():
+        _fetch(repo_id, folder, network_files, endpoint)
+
+
+def _fetch(
+    repo_id: str,
+    folder: Path,
+    choose: Callable[[Iterable[str], str], list[str]],
+    endpoint: str | None,
+) -> None:
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    if (folder / INDEX).exists():
-        return
     partial = folder.with_name(folder.name + PARTIAL)
     try:
         siblings = HfApi(endpoint=endpoint).model_info(repo_id, files_metadata=True).siblings or []
         hashes = {item.rfilename: _sha256_of(item) for item in siblings}
-        for name in wanted_files(hashes, repo_id):
+        for name in choose(hashes, repo_id):
             hf_hub_download(repo_id, name, local_dir=partial, endpoint=endpoint)
             _check(partial / name, hashes[name])
         partial.replace(folder)
@@ -78,6 +92,20 @@ def wanted_files(names: Iterable[str], repo_id: str) -> list[str]:
                 f"{repo_id}: expected safetensors in {part}, got pickled weights"
             )
     return [*chosen, INDEX]
+
+
+def network_files(names: Iterable[str], repo_id: str) -> list[str]:
+    """Choose the files that a network of transformers needs.
+
+    Raises:
+        ModelIncompatible: it has no description, or no safetensors.
+    """
+    names = list(names)
+    weights = [name for name in names if name.endswith(".safetensors") and "/" not in name]
+    if "config.json" not in names or not weights:
+        problem = "expected a network of transformers in safetensors, got none"
+        raise ModelIncompatible(f"{repo_id}: {problem}")
+    return [*(name for name in names if name.endswith(_TEXT) and "/" not in name), *weights]
 
 
 def variant_of(folder: Path) -> str | None:
