@@ -329,7 +329,11 @@ def predict(denoiser: Denoiser, rows: Sequence[Row]) -> Tensor:
 
 def _added_conditioning(device: torch.device, rows: Sequence[Row]) -> dict[str, Tensor] | None:
     """Gather the pooled texts and the sizes that SDXL is told; SD 1.5 is told none."""
-    pooled = [row.branch.pooled for row in rows if row.branch.pooled is not None]
+    pooled = [
+        image_attention.add_pooled(row.branch.pooled, row.images)
+        for row in rows
+        if row.branch.pooled is not None
+    ]
     sizes = [row.branch.size_ids for row in rows if row.branch.size_ids is not None]
     if not pooled:
         return None

@@ -61,6 +61,8 @@ class ImagePrompt:
     it multiplies the image's share of the softmax, so that 0 is as if there were no image. None is everywhere."""
     reference_width: int = REFERENCE_WIDTH
     """Of the joint formula; it belongs to the adapter."""
+    pooled: Tensor | None = None
+    """What it adds to the pooled text at weight 1, (1, P); only the pocket model's adapter knows."""
 
     def is_active(self, progress: float) -> bool:
         """Whether it counts when `progress` (0 to 1) of the noise is gone."""
@@ -203,6 +205,20 @@ def attention_kwargs(rows: Sequence[ImageRow]) -> dict[str, Any] | None:
     images = tuple(map(torch.cat, columns))
     told: _Told = (formula, images, _gather_masks(rows, formula))
     return {"ip_hidden_states": told}
+
+
+def add_pooled(pooled: Tensor, row: ImageRow) -> Tensor:
+    """Add what the images of a row say to its pooled text, (1, P); weights beyond 1 in all share that 1.
+
+    The negative side hears nothing.
+    """
+    told = [
+        (p.weight, p.pooled) for p, is_negative in row if p.pooled is not None and not is_negative
+    ]
+    if not told:
+        return pooled
+    total = max(1.0, sum(weight for weight, _ in told))
+    return pooled + sum(vector.to(pooled) * (weight / total) for weight, vector in told)
 
 
 def _side(prompt: ImagePrompt, is_negative: bool) -> ImageTokens:

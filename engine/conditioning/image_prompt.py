@@ -32,7 +32,7 @@ class ImageReader:
         self._adapter = adapter
         self._negative_tokens = negative
         self._negative: ImageTokens | None = None
-        self._images: OrderedDict[Hashable, ImageTokens] = OrderedDict()
+        self._images: OrderedDict[Hashable, tuple[ImageTokens, Tensor | None]] = OrderedDict()
         self._prompts: OrderedDict[Hashable, ImagePrompt] = OrderedDict()
 
     def prompt(
@@ -58,21 +58,26 @@ class ImageReader:
         """
         key = (name, weight, stop, formula)
         if key not in self._prompts:
+            positive, pooled = self._image_tokens(image, name)
             self._prompts[key] = ImagePrompt(
-                positive=self._image_tokens(image, name),
+                positive=positive,
                 negative=self._no_image(),
                 weight=weight,
                 stop=stop,
                 formula=formula,
                 reference_width=self._adapter.reference_width,
+                pooled=pooled,
             )
         _touch(self._prompts, key)
         return self._prompts[key]
 
-    def _image_tokens(self, image: NDArray[np.uint8], name: Hashable) -> ImageTokens:
+    def _image_tokens(
+        self, image: NDArray[np.uint8], name: Hashable
+    ) -> tuple[ImageTokens, Tensor | None]:
         if name not in self._images:
             encoded = self._encoder.encode(image)
-            self._images[name] = self._adapter.attend(self._adapter.project(encoded))
+            tokens = self._adapter.attend(self._adapter.project(encoded))
+            self._images[name] = tokens, self._adapter.pooled(encoded)
         _touch(self._images, name)
         return self._images[name]
 
@@ -86,7 +91,9 @@ class ImageReader:
 
 
 def _touch(
-    known: OrderedDict[Hashable, ImageTokens] | OrderedDict[Hashable, ImagePrompt], key: Hashable
+    known: OrderedDict[Hashable, tuple[ImageTokens, Tensor | None]]
+    | OrderedDict[Hashable, ImagePrompt],
+    key: Hashable,
 ) -> None:
     """Note that an entry is used, and drop the one that was not for longest."""
     known.move_to_end(key)

@@ -25,6 +25,8 @@ from engine.models.tensors import read_metadata, read_tensors
 HEAD_SIZE = 64
 """Channels of one head in the projections of all published files; weights do not tell it."""
 _PROJECTION, _MATRICES = "image_proj.", "ip_adapter."
+_POOLED = "pooled_proj."
+"""What the pocket model's adapter has besides: a linear layer from an encoded picture to the pooled text."""
 _KINDS = "base, plus, plus-face or full"
 _NAMES = (
     (r"\.ln0\.", ".0.norm1."),
@@ -79,6 +81,8 @@ class IPAdapter:
     """Its number format."""
     reference_width: int = REFERENCE_WIDTH
     """Of the joint formula."""
+    pooled_weights: tuple[Tensor, Tensor] | None = None
+    """Matrix and bias of what a picture adds to the pooled text; None in all published files."""
 
     def project(self, image: EncodedImage) -> Tensor:
         """Make tokens of an encoded picture: (1, n, token width) float32.
@@ -91,6 +95,14 @@ class IPAdapter:
             problem = f"expected an image encoder whose {self.projection.reads} are {self.projection.width} wide"
             raise ModelIncompatible(f"{self.name}: {problem}, got {shown.shape[-1]}")
         return self.projection(shown)
+
+    def pooled(self, image: EncodedImage) -> Tensor | None:
+        """Say what an encoded picture adds to the pooled text: (1, P) in the UNet's number format, or None."""
+        if self.pooled_weights is None:
+            return None
+        weight, bias = (part.to(self.device).float() for part in self.pooled_weights)
+        shown = image.image_embeds.to(self.device).float()
+        return torch.nn.functional.linear(shown, weight, bias).to(self.dtype)
 
     @torch.inference_mode()
     def attend(self, tokens: Tensor) -> ImageTokens:
@@ -151,7 +163,13 @@ def build_ip_adapter(
         device=unet.device,
         dtype=unet.dtype,
         reference_width=_whole_number(name, metadata, "reference_width", REFERENCE_WIDTH),
+        pooled_weights=_pooled_weights(tensors),
     )
+
+
+def _pooled_weights(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+    part = _below(tensors, _POOLED)
+    return (part["weight"], part["bias"]) if {"weight", "bias"} <= set(part) else None
 
 
 def read_negative(path: Path) -> Tensor:

@@ -69,3 +69,15 @@ def test_form_comes_from_the_drawing_and_colours_from_the_prompt(studio, cases, 
     assert share(cases.scenes, readings, "place") > 0.8
     assert share(cases.wanted, readings, "background") > 0.8
     assert share(cases.wanted, readings, "colour") > 0.6
+
+
+def test_an_image_gives_its_colours_to_an_empty_prompt_by_its_weight(studio, cases):
+    whole, half, none = (
+        [read(it) for it in follow(studio, cases, "ImagePrompt", weight=weight, stop=1.0)]
+        for weight in (1.0, 0.5, 0.0)
+    )
+    for fact in ("background", "colour"):
+        assert share(cases.scenes, whole, fact) > 0.8
+    backgrounds = [share(cases.scenes, it, "background") for it in (whole, half, none)]
+    assert backgrounds[0] >= backgrounds[1] >= backgrounds[2]
+    assert backgrounds[2] < 0.5

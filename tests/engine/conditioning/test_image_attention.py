@@ -14,6 +14,7 @@ from engine.conditioning.image_attention import (
     ImagePrompt,
     ImageRow,
     ImageTokens,
+    add_pooled,
     attend_images,
     attention_kwargs,
     call_key,
@@ -279,3 +280,16 @@ def test_other_weights_stops_and_images_compile_nothing_anew() -> None:
             answer = call(compiled, rows)
             torch.testing.assert_close(answer, call(pocket, rows), rtol=0, atol=1e-4)
         assert len(graphs) == kinds
+
+
+def test_what_adapters_add_to_the_pooled_text_is_shared_by_weight(unet):
+    pooled = torch.zeros(1, 2)
+    near, far = (torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    plain = prompt(unet, 1)
+    half = prompt(unet, 2, weight=0.5, pooled=near)
+    whole = prompt(unet, 3, weight=1.0, pooled=far)
+    assert add_pooled(pooled, [(plain, False)]) is pooled
+    assert add_pooled(pooled, [(half, True)]) is pooled  # the negative side hears nothing
+    assert add_pooled(pooled, [(half, False)]).tolist() == [[0.5, 0.0]]
+    both = add_pooled(pooled, [(half, False), (whole, False), (plain, False)])
+    torch.testing.assert_close(both, torch.tensor([[1 / 3, 2 / 3]]))
