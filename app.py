@@ -328,6 +328,7 @@ def serve(settings: Settings) -> int:
     require_free_port(settings)
     jobs.open()
     import ui
+    from api.settings import KEEP_ALIVE_S
     from ui.image_input import Uploads
 
     studio = ui.Studio(
@@ -357,6 +358,7 @@ def serve(settings: Settings) -> int:
         state_session_capacity=MAX_SESSIONS,
         **ui.launch_options(),
     )
+    demo.server.config.timeout_keep_alive = KEEP_ALIVE_S
     jobs.listen(lambda event: studio.look_for_arrivals())
     jobs.start()
     programs.start()
@@ -529,12 +531,10 @@ def main() -> int:
         return keys(sys.argv[2:])
     settings = read_settings(sys.argv[1:], os.environ)
     os.environ["POCHADE_LOG_LEVEL"] = settings.log_level  # the worker process reads it
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    for library in ("httpx", "httpx2", "alembic"):
-        logging.getLogger(library).setLevel(logging.WARNING)
     from engine.errors import EngineError
+    from engine.logs import write_log
+
+    write_log(settings.log_level)
 
     try:
         if settings.once is not None:
