@@ -70,7 +70,7 @@ def record_of(plan: Plan, image: ImagePlan, *, version: str = SOFTWARE) -> Recor
         sharpness=plan.guidance.sharpness,
         adm=(sizes.positive_scale, sizes.negative_scale, sizes.end),
         base_model=plan.base_model,
-        refiner_model=plan.refiner.model if plan.refiner else None,
+        refiner_model=_refiner(plan),
         refiner_switch=plan.refiner_switch,
         overwrite_switch=asked.advanced.refiner_switch_step,
         refiner_swap_method=asked.advanced.refiner_swap_method,
@@ -98,3 +98,10 @@ def read_plan(image: Image.Image) -> Plan | None:
         return plan_from_json(found.text) if found and found.kind == "pochade" else None
     except (InvalidRequest, OSError, ValueError):
         return None
+
+
+def _refiner(plan: Plan) -> str | None:
+    """Name the refiner; the base model without its inpaint patch is none that anybody chose."""
+    if plan.refiner is None or plan.refiner.model == plan.base_model:
+        return None
+    return plan.refiner.model

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+import cv2
 import fal_client
 import numpy as np
 import pytest
@@ -39,6 +40,8 @@ SIDE = 512
 """Of each served picture, in pixels."""
 HOLE = slice(160, 352)
 """Rows and columns that the mask paints anew."""
+FEATHER = 4
+"""Pixels over which the pocket model's pictures fade into what is kept."""
 
 
 def drawing(scene: Scene) -> np.ndarray:
@@ -190,6 +193,33 @@ def test_the_example_of_image_prompts_follows_its_drawing(
     free = asked_of_python(IMAGE_PROMPT, {**asked, "image_prompt_1": {}})
     followed = small(drawing(STAR))
     assert edge_overlap(small(picture), followed) > 2 * edge_overlap(small(free), followed)
+
+
+def test_an_image_in_another_slot_gives_its_colours(
+    picture_studio: Studio, point, example, hosts: str
+) -> None:
+    point(picture_studio.address)
+    slot = {"image_url": hosts + FOLLOWED, "type": "ImagePrompt", "weight": 1, "stop_at": 1}
+    plain = {"prompt": "", "negative_prompt": "", "styles": [], "performance": "Speed"}
+    asked = example(IMAGE_PROMPT, image_prompt_2=slot, **plain)
+    seen = read(small(asked_of_python(IMAGE_PROMPT, asked)))
+    assert (seen.shape, seen.colour, seen.background) == ("star", "green", "yellow")
+
+
+def test_the_example_of_repainting_changes_what_is_masked(
+    picture_studio: Studio, node: Node, point, example
+) -> None:
+    point(picture_studio.address)
+    asked = example(INPAINT)
+    picture = asked_of_python(INPAINT, asked)
+    require_same_of_javascript(node, picture_studio, INPAINT, asked, picture)
+    exact = asked_of_python(INPAINT, {**asked, "output_format": "png"})
+    before = drawing(STAR)
+    assert picture.shape == exact.shape == before.shape
+    assert difference(picture, exact) < 3
+    near = cv2.dilate(mask(), np.ones((2 * FEATHER + 1, 2 * FEATHER + 1), np.uint8)) > 0
+    assert np.array_equal(exact[~near], before[~near])
+    assert difference(exact[HOLE, HOLE], before[HOLE, HOLE]) > 10
 
 
 def test_the_example_of_varying_keeps_a_likeness(
