@@ -3,11 +3,11 @@
 const places = [];
 let last = null;
 
-// `open(file)` takes the picture, `isEmpty()` says whether the place has none.
-export function receive(node, open, isEmpty) {
+// `open(file)` takes the picture, `isEmpty()` says whether the place has none. What lies around it belongs to it too.
+export function receive(node, open, isEmpty, around = node) {
   const place = { node, open, isEmpty };
   places.push(place);
-  for (const name of ["pointerdown", "focusin", "drop"]) node.addEventListener(name, () => (last = place), true);
+  for (const name of ["pointerdown", "focusin", "drop"]) around.addEventListener(name, () => (last = place), true);
 }
 
 window.addEventListener("paste", (event) => {

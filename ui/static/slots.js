@@ -44,7 +44,8 @@ function slot(index, { types, most, weight, stop }, change) {
     draw();
   };
   const facts = () => types.find(({ name }) => name === row.type);
-  const picture = well({ label, most, change: (image) => set({ image }) });
+  const node = el("div", { class: "slot", "data-index": index, role: "group", "aria-label": label });
+  const picture = well({ label, most, change: (image) => set({ image }), around: node });
   const options = types.map(({ name, help }) => el("option", { value: name, title: help }, name));
   const kind = el("select", { "aria-label": `${label}: type` }, ...options);
   kind.addEventListener("change", () => {
@@ -56,7 +57,7 @@ function slot(index, { types, most, weight, stop }, change) {
   const drawing = el("img", { class: "drawing", alt: `${label}: what the model is shown`, hidden: true });
   const look = el("button", { type: "button", class: "quiet_button", title: "What the model is shown of this picture", onclick: () => peek() });
   const more = el("div", { class: "slot_more" }, el("div", { class: "kind" }, kind), weigh.node, end.node, look);
-  const node = el("div", { class: "slot", "data-index": index, role: "group", "aria-label": label }, picture.node, more, drawing);
+  node.append(picture.node, more, drawing);
   const peek = () => {
     drawing.hidden = !drawing.hidden;
     draw();

@@ -10,8 +10,8 @@ import { toast } from "./toast.js";
 
 const PICTURE = "M4 5h16v14H4zM4 16.500l5-5 4 4 2.5-2.5 4.5 4.500M15.5 9.200v.1";
 
-// `change(name)` gets the studio's name of the picture, or "" when it is taken away.
-export function well({ label, most, change }) {
+// `change(name)` gets the studio's name of the picture, or "" when it is taken away; `around` is the part that the well stands in.
+export function well({ label, most, change, around }) {
   const image = el("img", { alt: "", draggable: "false", hidden: true });
   const hint = el("span", { class: "well_hint" }, icon(PICTURE), el("span", {}, "Drop, paste or choose"));
   const button = el("button", { type: "button", class: "well_button", onclick: () => pick(open) }, image, hint);
@@ -65,7 +65,7 @@ export function well({ label, most, change }) {
       if (source) open(source);
     });
   }
-  receive(node, open, () => !shown);
+  receive(node, open, () => !shown, around);
   show("");
   return { node, show, open };
 }
