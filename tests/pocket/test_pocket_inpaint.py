@@ -39,7 +39,8 @@ from pocket.world import seen_scenes
 
 pytestmark = pytest.mark.torch
 
-COUNT = 6
+COUNT = 4
+FEW_STEPS = {"num_inference_steps": 12}
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +54,20 @@ def cases(tmp_path_factory):
 
 
 def test_the_masked_object_becomes_what_the_prompt_names(studio, cases):
-    made = repaint(studio, cases, {})
+    made = repaint(studio, cases, {}, advanced=FEW_STEPS)
     seen = [read(picture) for picture in made]
     assert [each.background for each in seen] == [scene.background for scene in cases.wanted]
     right = [
         (each.colour, each.shape) == (scene.colour, scene.shape)
         for each, scene in zip(seen, cases.wanted, strict=True)
     ]
-    assert sum(right) >= COUNT - 2
+    assert sum(right) >= COUNT - 1
     assert all(is_kept(*it) for it in zip(cases.drawings, made, cases.masks, strict=True))
 
 
 def test_beyond_the_sides_the_background_goes_on(studio, cases):
     sides = [("Right",), ("Left", "Top")] * (COUNT // 2)
-    made = outpaint(studio, cases, sides)
+    made = outpaint(studio, cases, sides, advanced=FEW_STEPS)
     assert [picture.shape for picture in made[:2]] == [(128, 166, 3), (166, 166, 3)]
     told = zip(cases.scenes, cases.drawings, made, sides, strict=True)
     seen = [judge_outpainted(*each) for each in told]
@@ -76,7 +77,7 @@ def test_beyond_the_sides_the_background_goes_on(studio, cases):
 
 def test_subtle_is_nearer_than_strong_and_strong_nearer_than_another_seed(studio, cases):
     subtle, strong, anew = (
-        distances(studio, cases, fields).mean()
+        distances(studio, cases, [{**each, "advanced": FEW_STEPS} for each in fields]).mean()
         for fields in (
             varied(cases, "Vary (Subtle)"),
             varied(cases, "Vary (Strong)"),
