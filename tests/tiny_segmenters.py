@@ -1,4 +1,4 @@
-"""A tiny GroundingDINO and a tiny SAM with random weights, as folders of transformers."""
+"""A tiny GroundingDINO and a tiny SAM with random weights, as folders of transformers, and a tiny ONNX network."""
 
 from pathlib import Path
 
@@ -91,3 +91,46 @@ def write_sam(folder: Path) -> Path:
         torch.manual_seed(0)
         SamModel(config).save_pretrained(folder)
     return folder
+
+
+def write_onnx(path: Path, side: int) -> Path:
+    """Write an ONNX network that answers with the mean of the colours, in the bytes of its format."""
+    mean = (
+        _text(1, "seen")
+        + _text(2, "found")
+        + _text(4, "ReduceMean")
+        + _part(5, _text(1, "axes") + _number(8, 1) + _number(20, 7))
+        + _part(5, _text(1, "keepdims") + _number(3, 1) + _number(20, 2))
+    )
+    graph = (
+        _part(1, mean)
+        + _text(2, "mean")
+        + _part(11, _values("seen", (1, 3, side, side)))
+        + _part(12, _values("found", (1, 1, side, side)))
+    )
+    opset = _text(1, "") + _number(2, 11)
+    path.write_bytes(_number(1, 8) + _part(7, graph) + _part(8, opset))
+    return path
+
+
+def _values(name: str, shape: tuple[int, ...]) -> bytes:
+    """Describe a tensor of float32."""
+    sides = b"".join(_part(1, _number(1, side)) for side in shape)
+    return _text(1, name) + _part(2, _part(1, _number(1, 1) + _part(2, sides)))
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _text(field: int, value: str) -> bytes:
+    return _part(field, value.encode())
+
+
+def _part(field: int, content: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    low, rest = value & 127, value >> 7
+    return bytes([low | 128]) + _varint(rest) if rest else bytes([low])

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from engine import ModelIncompatible, ModelNotFound, read_catalog
-from engine.models.files import fetch_pipeline, variant_of, wanted_files
+from engine.catalog import Weights
+from engine.models.files import (
+    fetch_network,
+    fetch_pipeline,
+    network_files,
+    variant_of,
+    wanted_files,
+)
 
 COMMIT = "a" * 40
 REPO = "someone/model"
@@ -25,6 +32,10 @@ FILES = {
     "vae/diffusion_pytorch_model.bin": b"pickle",
     "tokenizer/vocab.json": b"{}",
     "README.md": b"hello",
+    "config.json": b'{"model_type": "x"}',
+    "tokenizer.json": b"{}",
+    "model.safetensors": b"whole",
+    "pytorch_model.bin": b"pickle",
 }
 
 
@@ -130,6 +141,27 @@ def test_a_broken_download_goes_on_and_is_no_model_until_it_is_whole(
     fetch_pipeline(REPO, folder, endpoint=hub.address)
     assert not set(before) & set(hub.sent[len(before) :])
     assert [item.name for item in read_catalog(tmp_path).checkpoints] == ["someone/model"]
+
+
+def test_a_network_is_fetched_as_a_folder_of_its_own(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "segmenters" / "network"
+    fetch_network(REPO, folder, endpoint=hub.address)
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    assert {"config.json", "tokenizer.json", "model.safetensors"} <= names
+    assert not names & {"pytorch_model.bin", "README.md"}
+    assert [item.path for item in read_files(tmp_path)] == [folder]
+    before = len(hub.sent)
+    fetch_network(REPO, folder, endpoint=hub.address)
+    assert len(hub.sent) == before
+    hub.lies = True
+    with pytest.raises(ModelIncompatible, match="sha256"):
+        fetch_network(REPO, tmp_path / "other", endpoint=hub.address)
+    with pytest.raises(ModelIncompatible, match="in safetensors, got none"):
+        network_files(["config.json", "pytorch_model.bin"], REPO)
+
+
+def read_files(models_dir: Path) -> list[Weights]:
+    return [read_catalog(models_dir).weights("segmenter", "network", "mask_from.model")]
 
 
 def test_weights_are_of_one_variant_throughout() -> None:
