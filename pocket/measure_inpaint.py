@@ -124,12 +124,19 @@ def is_kept(before: NDArray[np.uint8], after: NDArray[np.uint8], mask: NDArray[n
     return before.shape == after.shape and bool((before[far] == after[far]).all())
 
 
-def repaint(studio: Studio, cases: Cases, fields: Mapping[str, Any]) -> Pictures:
-    """Put the wanted objects in the place of the drawn ones."""
+def repaint(studio: Studio, cases: Cases, fields: Mapping[str, Any], **more: Any) -> Pictures:
+    """Put the wanted objects in the place of the drawn ones.
+
+    Args:
+        studio: Paints.
+        cases: What and where.
+        fields: Of the requests' inpaint part.
+        more: Fields of the requests.
+    """
     asks = []
     for text, drawing, mask in zip(say(cases.wanted), cases.drawings, cases.masks, strict=True):
         part = {"image": cases.name(drawing), "mask": cases.name(mask), **fields}
-        asks.append((text, {"inpaint": part}))
+        asks.append((text, {"inpaint": part, **more}))
     return studio.run(asks, cases.files)
 
 
@@ -153,7 +160,7 @@ class Outpainted:
 
 
 def outpaint(
-    studio: Studio, cases: Cases, sides: Sequence[tuple[Side, ...]]
+    studio: Studio, cases: Cases, sides: Sequence[tuple[Side, ...]], **more: Any
 ) -> list[NDArray[np.uint8]]:
     """Paint each drawing beyond its own sides."""
     texts = say(cases.scenes)
@@ -161,7 +168,7 @@ def outpaint(
     for some in sorted(set(sides)):  # pictures of one size together
         rows = [i for i, own in enumerate(sides) if own == some]
         parts = [{"image": cases.name(cases.drawings[i]), "outpaint": some} for i in rows]
-        asks = [(texts[i], {"inpaint": part}) for i, part in zip(rows, parts, strict=True)]
+        asks = [(texts[i], {"inpaint": part, **more}) for i, part in zip(rows, parts, strict=True)]
         made |= zip(rows, studio.run(asks, cases.files), strict=True)
     return [made[i] for i in range(len(sides))]
 

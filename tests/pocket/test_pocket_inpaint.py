@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from engine.models.inpaint_head import head_addition, load_inpaint_head
 from engine.models.patches import Patch, WeightPatcher
-from pocket.holes import Holes, anywhere, fill_holes, half, make_hole
+from pocket.draw import draw
+from pocket.holes import Holes, anywhere, fill_holes, ground_beyond, half, make_hole
 from pocket.measure_inpaint import (
     distances,
     is_kept,
@@ -35,7 +36,7 @@ from pocket.train_inpaint import (
     quantise,
     write_inpaint,
 )
-from pocket.world import seen_scenes
+from pocket.world import Scene, seen_scenes
 
 pytestmark = pytest.mark.torch
 
@@ -168,6 +169,17 @@ def test_holes_hide_what_they_should():
         assert 0 < (canvas.hole > 0).mean() < 1
         assert canvas.hole.shape == canvas.image.shape[:2]
         assert not any(side % 8 for side in canvas.size)
+
+
+def test_a_ground_goes_on_as_steeply_as_it_comes():
+    scene = Scene("star", "red", "blue", ground="gradient")
+    drawing = draw([scene], np.random.default_rng(1))[0]
+    ground = ground_beyond(scene, drawing, ("Left", "Top")).astype(int)
+    assert ground.shape == (166, 166, 3)
+    assert (ground[:, :38] == ground[:, 38:39]).all()
+    assert np.abs(ground[38:, -1] - drawing[:, -1]).max() <= 1
+    assert (np.diff(ground[:80, 0].sum(axis=1)) <= 0).all()
+    assert ground[0].sum() > ground[38].sum()
 
 
 def test_lessons_are_drawn_once_and_sampled_by_size(tmp_path, monkeypatch):
