@@ -227,13 +227,15 @@ def _outpaint_table(studio: Studio, cases: Cases) -> list[str]:
     seen = [judge_outpainted(*each) for each in told]
     away = np.asarray([each.difference for each in seen])
     kept = np.mean([each.is_kept for each in seen])
-    return [
+    lines = [
         "| painted beyond random sides | |",
         "|---|---|",
         f"| drawing kept to the bit | {kept:.0%} |",
         f"| mean distance from the background that goes on, in levels of 255 | {away.mean():.1f} |",
         f"| the same, median and worst picture | {np.median(away):.1f}, {away.max():.1f} |",
     ]
+    log.info("\n%s", "\n".join(lines))
+    return lines
 
 
 def _vary_table(studio: Studio, cases: Cases) -> list[str]:
