@@ -60,21 +60,23 @@ def translate(api: Api, endpoint: Endpoint, body: object) -> Settled:
     require_built(endpoint, values)
     library, pictures, seed = api.library(), Pictures(), secrets.randbelow(MAX_RANDOM_SEED)
     try:
-        settled = plan(to_request(api, values, library, pictures), library, seed=seed)
+        request = to_request(api, values, library)
+        settled = plan(request, library, seed=seed)
         pictures = read_pictures(api, values)  # only once nothing else is wrong
         if pictures.fields:
-            settled = plan(to_request(api, values, library, pictures), library, seed=seed)
+            request = TextRequest.parse({**request.model_dump(), **pictures.fields})
+            settled = plan(request, library, seed=seed)
     except EngineError as error:
         raise Refused(of_error(error, body, pictures.wire_name)) from error
     noted = dataclasses.replace(settled, notes=(*settled.notes, *pictures.notes))
     return Settled(noted, pictures.files, values)
 
 
-def to_request(api: Api, values: WireModel, library: Library, pictures: Pictures) -> TextRequest:
-    """Write an input of a Fooocus endpoint as a request of the engine.
+def to_request(api: Api, values: WireModel, library: Library) -> TextRequest:
+    """Write an input of a Fooocus endpoint as a request of the engine; its pictures are left out.
 
     Raises:
-        Refused: 422, more LoRAs than may be, or pictures that nobody would check.
+        Refused: 422, more LoRAs than may be, or results that nobody would check.
         EngineError: a field breaks the engine's rules, or names what is not there.
     """
     advanced = _advanced(api, getattr(values, "advanced", None))
@@ -88,7 +90,7 @@ def to_request(api: Api, values: WireModel, library: Library, pictures: Pictures
         "loras": _loras(api, values, base, library),
         "refiner_model": _own_name(api, getattr(values, "refiner_model", None)),
     }
-    return TextRequest.parse({**same, **changed, **pictures.fields})
+    return TextRequest.parse({**same, **changed})
 
 
 def _advanced(api: Api, asked: Advanced | None) -> Advanced:

@@ -6,11 +6,11 @@ from pydantic import Field
 
 from api.wire.fields import NULLABLE, TenThousandths, Thousandths, Wholes, WireModel, wire
 from api.wire.shared import Image
+from engine.image_inputs import ImagePromptType, InpaintEngine, InpaintMode, Side
 from engine.requests import Advanced, OutputFormat
 from engine.requests import LoraWeight as EngineLora
 
 Performance = Literal["Speed", "Quality", "Extreme Speed", "Lightning"]
-Control = Literal["ImagePrompt", "PyraCanny", "CPDS", "FaceSwap"]
 Change = Literal[
     "Disabled",
     "Vary (Subtle)",
@@ -19,13 +19,6 @@ Change = Literal[
     "Upscale (2x)",
     "Upscale (Fast 2x)",
 ]
-InpaintMode = Literal[
-    "Inpaint or Outpaint (default)",
-    "Improve Detail (face, hand, eyes, etc.)",
-    "Modify Content (add objects, change background, etc.)",
-]
-InpaintEngine = Literal["None", "v1", "v2.5", "v2.6"]
-Side = Literal["Left", "Right", "Top", "Bottom"]
 
 OFFSET_LORA = (
     "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/"
@@ -44,7 +37,7 @@ class LoraWeight(WireModel):
 class ImagePrompt(WireModel):
     """A picture that tells what to paint."""
 
-    type: Control = Field("ImagePrompt", description="What is taken from the picture.")
+    type: ImagePromptType = Field("ImagePrompt", description="What is taken from the picture.")
     image_url: str | None = Field(None, description="The picture.")
     stop_at: float = Field(0.5, ge=0, le=1, description="Share of the steps it acts on.")
     weight: float = Field(1.0, ge=0, le=2, description="How strongly it acts.")
@@ -84,7 +77,7 @@ class FooocusInput(_Painting):
     control_image_url: str | None = Field(
         None, description="A picture to follow.", json_schema_extra=NULLABLE
     )
-    control_type: Control = Field("PyraCanny", description="What is taken from it.")
+    control_type: ImagePromptType = Field("PyraCanny", description="What is taken from it.")
     control_image_weight: float = Field(1.0, ge=0, le=2, description="How strongly it acts.")
     control_image_stop_at: float = Field(
         1.0, ge=0, le=1, description="Share of the steps it acts on."
