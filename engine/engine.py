@@ -176,7 +176,8 @@ class Engine:
         checker = self._safety.find(self._palette.catalog, plan)
         needed = weights if checker is None else [*weights, checker]
         work = self._works[job_id] = Work(job_id, plan, inputs, self._fetches.start(needed))
-        if not work.fetches and not self._palette.has_base(plan.base_model):
+        has_model = self._palette.has_base(plan.base_model) or not plan.needs_base_model
+        if not work.fetches and not has_model:
             work.outbox.append(Progress(stage="loading"))
 
     def _weights_of(self, plan: Plan) -> list[Checkpoint | Weights]:
@@ -302,7 +303,8 @@ class Engine:
     def _start_image(self, work: Work) -> bool:
         """Begin one image; False where what it starts from has to be looked at for longer."""
         started = time.monotonic()
-        model = self._palette.bring(work.plan)
+        if work.plan.needs_base_model:
+            self._palette.bring(work.plan)
         self._safety.prepare(self._palette.catalog, work.plan)
         loaded = time.monotonic()
         if not work.flags and not work.running and work.looking is None:
@@ -310,7 +312,7 @@ class Engine:
         work.timings["load"] += loaded - started
         beginning = work.beginning or self._look_at_start(work)
         if beginning is not None:
-            self._begin(model, work, beginning)
+            self._begin(work, beginning)
         work.timings["encode"] += time.monotonic() - loaded
         return beginning is not None
 
@@ -322,14 +324,14 @@ class Engine:
             )
         return work.look_on()
 
-    def _begin(self, model: WarmModel, work: Work, beginning: Beginning) -> None:
+    def _begin(self, work: Work, beginning: Beginning) -> None:
         """Begin the next image of a job; one that needs no painting is ready at once."""
         index = work.waiting[0]
         if beginning.result is not None:
             work.waiting.pop(0)
             work.finish_image(self._ready(work, index, Image.fromarray(beginning.result)))
             return
-        image = self._expanded(work, index)
+        image, model = self._expanded(work, index), self._palette.model
         followed = model.guides.follow(self._palette.catalog, work.plan, work.pictures)
         work.running[index] = begin_image(model, image, beginning, followed)
         work.waiting.pop(0)

@@ -261,6 +261,11 @@ class Plan:
     notes: tuple[str, ...] = ()
     """Sentences on what was asked and could not be done, for the person who asked."""
 
+    @property
+    def needs_base_model(self) -> bool:
+        """Whether something is painted; a mask is found without the base model."""
+        return not isinstance(self.start, FindMask)
+
 
 def plan_to_json(value: Plan) -> str:
     """Write a plan as JSON text."""

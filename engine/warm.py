@@ -194,8 +194,8 @@ class Palette:
         return self._model
 
     def serves(self, plan: Plan) -> bool:
-        """Whether the weights are the ones that `plan` needs."""
-        return self._needs == Needs.of(plan)
+        """Whether the weights are the ones that `plan` needs, or it needs none."""
+        return not plan.needs_base_model or self._needs == Needs.of(plan)
 
     def has_base(self, name: str) -> bool:
         """Whether the base model of that name is in memory."""

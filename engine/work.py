@@ -66,6 +66,8 @@ class Work:
     @property
     def rows_per_image(self) -> int:
         """UNet rows that one image takes in each step."""
+        if not self.plan.needs_base_model:
+            return 0
         return 2 if self.plan.guidance.needs_negative else 1
 
     @property
