@@ -12,6 +12,7 @@ from engine.errors import InvalidRequest
 from engine.geometry import LATENT_FACTOR, parse_size
 from engine.image_inputs import ImagePrompt, Inpaint, MaskFrom, UpscaleOrVary
 from engine.knobs import Knob, RequestPart
+from engine.studio import Studio
 
 Performance = Literal["Quality", "Speed", "Extreme Speed", "Lightning", "Hyper-SD"]
 OutputFormat = Literal["png", "jpeg", "webp"]
@@ -318,6 +319,10 @@ class TextRequest(RequestPart):
         MaskFrom | None,
         Knob("Mask from the picture", "A mask is made in place of pictures, for Inpaint."),
     ] = None
+    studio: Annotated[
+        Studio | None,
+        Knob("LoRA studio", "Painted as diffusers does it, with any add-ons, not as Fooocus."),
+    ] = None
     seed: Annotated[
         int | None,
         Field(ge=0, le=MAX_SEED),
@@ -358,6 +363,15 @@ class TextRequest(RequestPart):
         other = next(
             (it for it in ("inpaint", "upscale_or_vary") if info.data.get(it) is not None), None
         )
+        if value is not None and other is not None:
+            raise ValueError(f"expected nothing beside {other}, got both")
+        return value
+
+    @field_validator("studio")
+    @classmethod
+    def _paints_from_noise(cls, value: Studio | None, info: ValidationInfo) -> Studio | None:
+        others = ("loras", "refiner_model", "image_prompts", "inpaint", "upscale_or_vary")
+        other = next((name for name in (*others, "mask_from") if info.data.get(name)), None)
         if value is not None and other is not None:
             raise ValueError(f"expected nothing beside {other}, got both")
         return value

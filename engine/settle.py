@@ -47,6 +47,7 @@ from engine.requests import (
     Performance,
     TextRequest,
 )
+from engine.settle_studio import plan_studio
 
 UNPATCHED_FROM = 0.8
 """Share of the steps from which a repainted picture is painted without the patch, as in Fooocus."""
@@ -70,6 +71,8 @@ def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
         ModelIncompatible: the refiner is of no family that can refine.
         InvalidRequest: a prompt has too many lines or a weight that is not a finite number, or there is no such style.
     """
+    if request.studio is not None:
+        return plan_studio(request, library, seed=seed)
     request = request if request.mask_from is None else _mask_alone(request)
     more, catalog = request.advanced, library.catalog
     base = catalog.checkpoint(more.base_model)
