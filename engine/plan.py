@@ -21,6 +21,7 @@ from engine.image_inputs import (
     UpscaleOrVaryMethod,
 )
 from engine.performance import MODES
+from engine.references import Reference
 from engine.requests import (
     Compat,
     ImageAttention,
@@ -30,6 +31,7 @@ from engine.requests import (
     SwapMethod,
     TextRequest,
 )
+from engine.studio_plan import StudioPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,8 @@ class SizeConditioning:
     negative_scale: float
     end: float
     """Share of the noise after which both branches are told the true size."""
+    grid: int = 64
+    """Pixels that the told size is rounded to, at the native size 1024."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +80,8 @@ class Lora:
     scale: float
     url: str | None = None
     """Where it was asked for by its address; it is fetched from there first."""
+    reference: Reference | None = None
+    """How the LoRA studio was told of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,6 +258,8 @@ class Plan:
     """Share of the steps that was asked for; 1 with a performance mode that has no refiner."""
     freeu: FreeU | None = None
     image_prompts: ImagePrompts | None = None
+    studio: StudioPlan | None = None
+    """There where the LoRA studio paints, and then nothing is done as Fooocus does it."""
     safety: bool = False
     """Whether finished pictures are looked over, and become black where the safety checker takes them for unsafe."""
     save_metadata: bool = True
@@ -300,7 +308,7 @@ def only_image(value: Plan, index: int) -> Plan:
             "prompt": image.prompt,
             "negative_prompt": image.negative_prompt,
             "styles": image.styles,
-            "loras": _asked_loras(value),
+            "loras": () if value.studio else _asked_loras(value),
             "num_images": 1,
             "seed": image.seed,
         }
