@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from api.answers import Refused, problem, unprocessable
 from api.images import load_image
+from api.lora import studio_part, studio_wire_name
 from api.settings import Api
 from api.wire.fields import WireModel
 from api.wire.fooocus import (
@@ -18,6 +19,7 @@ from api.wire.fooocus import (
     FooocusInput,
     FooocusUpscaleOrVaryInput,
 )
+from api.wire.lora import LoraInput
 
 SLOTS = tuple(f"image_prompt_{number}" for number in (1, 2, 3, 4))
 PLAIN = ("control_image_url", "uov_method")
@@ -36,13 +38,15 @@ class Pictures:
     """The engine's fields and fal's, such as ``image_prompts.0`` and ``image_prompt_2``."""
     notes: list[str] = field(default_factory=list)
     """Sentences on what has no effect, for whoever called."""
+    is_studio: bool = False
+    """Whether the call is one of the LoRA endpoint."""
 
     def wire_name(self, named: str) -> str:
         """Turn a field of the engine's request into the caller's own."""
         for ours, theirs in self.origins.items():
             if named == ours or named.startswith(f"{ours}."):
                 return theirs if theirs in PLAIN else theirs + named.removeprefix(ours)
-        return named
+        return studio_wire_name(named) if self.is_studio else named
 
 
 def read_pictures(api: Api, values: WireModel) -> Pictures:
@@ -62,6 +66,8 @@ def read_pictures(api: Api, values: WireModel) -> Pictures:
             reader.inpaint_alone()
         case FooocusUpscaleOrVaryInput():
             reader.upscale_or_vary_alone()
+        case LoraInput():
+            reader.studio()
         case _:
             pass
     return reader.pictures
@@ -81,7 +87,7 @@ class _Reader:
     """Reads one call."""
 
     def __init__(self, api: Api, values: Any) -> None:
-        self.pictures = Pictures()
+        self.pictures = Pictures(is_studio=isinstance(values, LoraInput))
         self._api, self._values = api, values
 
     def text(self) -> None:
@@ -126,6 +132,12 @@ class _Reader:
         if self._values.uov_method != "Disabled":
             self._upscale_or_vary()
         self._mix_slots("mixing_image_prompt_and_vary_upscale")
+
+    def studio(self) -> None:
+        """Read the LoRA endpoint: every picture acts."""
+        part = studio_part(self._values, self._load)
+        if self.pictures.files:
+            self.pictures.fields["studio"] = part
 
     def _mix_slots(self, flag: str) -> None:
         slots = self._slots()
@@ -197,8 +209,9 @@ class _Reader:
 
     def _take(self, url: str | None, name: str) -> str | None:
         """Fetch a picture; returns what the engine calls it."""
-        if not url:
-            return None
+        return self._load(url, name) if url else None
+
+    def _load(self, url: str, name: str) -> str:
         data = load_image(url, name, self._api)
         digest = hashlib.sha256(data).hexdigest()
         self.pictures.files[digest] = data

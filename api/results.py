@@ -7,6 +7,7 @@ from typing import Any
 
 from api.answers import NO_BILL, Answer, cancelled, flat, of_failure
 from api.settings import Api
+from api.wire.endpoints import LORA
 from engine import Failed
 from jobs import Call, ImageView, JobView
 
@@ -60,14 +61,24 @@ def output(api: Api, call: Call, job: JobView, cdn: str) -> dict[str, Any]:
         for image, flag in zip(job.images, job.has_nsfw_concepts, strict=True)
         if (picture := _picture(api, call, image, cdn)) is not None
     ]
+    return {
+        "images": [picture for picture, _ in found],
+        "has_nsfw_concepts": [flag for _, flag in found],
+        **(_of_studio(job) if call.endpoint == LORA else {"timings": _timings(job)}),
+    }
+
+
+def _timings(job: JobView) -> dict[str, float]:
+    """Name the seconds by stage as fal does."""
     timings = dict(job.timings)
     if "total" in timings:
         timings["inference"] = timings.pop("total")
-    return {
-        "images": [picture for picture, _ in found],
-        "timings": timings,
-        "has_nsfw_concepts": [flag for _, flag in found],
-    }
+    return timings
+
+
+def _of_studio(job: JobView) -> dict[str, Any]:
+    """Write what only the LoRA endpoint answers: the seed of the first picture."""
+    return {"seed": job.plan.images[0].seed if job.plan else None}
 
 
 def _picture(api: Api, call: Call, image: ImageView, cdn: str) -> dict[str, Any] | None:

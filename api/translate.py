@@ -11,13 +11,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from api.answers import Refused, of_error, of_validation, problem, unprocessable
-from api.features import require_built
+from api.lora import lora_request
 from api.pictures import Pictures, read_pictures
 from api.settings import Api
 from api.wire import Endpoint
 from api.wire.fields import WireModel
 from api.wire.fooocus import OFFSET_LORA
+from api.wire.lora import LoraInput
 from engine import Checkpoint, EngineError, Library, Plan, TextRequest, plan
+from engine.catalog import POCKET
 from engine.requests import Advanced
 
 log = logging.getLogger(__name__)
@@ -57,8 +59,8 @@ def translate(api: Api, endpoint: Endpoint, body: object) -> Settled:
         Refused: 422, naming each field at fault.
     """
     values = read_input(endpoint, body)
-    require_built(endpoint, values)
-    library, pictures, seed = api.library(), Pictures(), secrets.randbelow(MAX_RANDOM_SEED)
+    pictures = Pictures(is_studio=isinstance(values, LoraInput))
+    library, seed = api.library(), secrets.randbelow(MAX_RANDOM_SEED)
     try:
         request = to_request(api, values, library)
         settled = plan(request, library, seed=seed)
@@ -73,15 +75,19 @@ def translate(api: Api, endpoint: Endpoint, body: object) -> Settled:
 
 
 def to_request(api: Api, values: WireModel, library: Library) -> TextRequest:
-    """Write an input of a Fooocus endpoint as a request of the engine; its pictures are left out.
+    """Write an input as a request of the engine; its pictures are left out.
 
     Raises:
         Refused: 422, more LoRAs than may be, or results that nobody would check.
         EngineError: a field breaks the engine's rules, or names what is not there.
     """
+    if isinstance(values, LoraInput):
+        model = api.aliases.get(values.model_name, values.model_name)
+        _require_safety(api, values, is_pocket=model == POCKET)
+        return TextRequest.parse(lora_request(values, model))
     advanced = _advanced(api, getattr(values, "advanced", None))
     base = library.catalog.checkpoint(advanced.base_model)
-    _require_safety(api, values, base)
+    _require_safety(api, values, is_pocket=base.is_pocket)
     same = {
         name: getattr(values, name) for name in TextRequest.model_fields if hasattr(values, name)
     }
@@ -127,11 +133,11 @@ def _loras(
     return [{"path": item.path, "scale": item.scale} for item in asked]
 
 
-def _require_safety(api: Api, values: WireModel, base: Checkpoint) -> None:
+def _require_safety(api: Api, values: WireModel, *, is_pocket: bool) -> None:
     """Refuse pictures that are not to be checked, where all must be; the pocket model paints none that need it."""
     name = "enable_safety_checker"
     asked = getattr(values, name, None)
-    if not api.require_safety or base.is_pocket or asked:
+    if not api.require_safety or is_pocket or asked:
         return
     message = "The safety checker is required here and cannot be switched off."
     raise Refused(unprocessable([problem([name], message, "feature_not_supported", input=asked)]))

@@ -257,8 +257,8 @@ def _asset(found: Checkpoint | Weights, reference: Reference) -> Asset:
 
 def _steps(asked: Studio) -> int:
     """Count the steps; a list of levels counts without the final 0."""
-    levels = asked.timesteps or tuple(sigma for sigma in asked.sigmas if sigma)
-    return len(levels) or asked.num_inference_steps
+    listed = len(asked.timesteps) or sum(sigma > 0 for sigma in asked.sigmas)
+    return listed or asked.num_inference_steps
 
 
 def _tiles(asked: Tiles, size: Size, base: Checkpoint) -> TileSizes | None:

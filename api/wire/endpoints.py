@@ -13,6 +13,8 @@ from api.wire.fooocus import (
 )
 from api.wire.lora import LoraInput, LoraOutput
 
+LORA = "fal-ai/lora"
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -40,7 +42,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         Endpoint("fal-ai/fooocus/image-prompt", FooocusImagePromptInput, FooocusOutput),
         Endpoint("fal-ai/fooocus/inpaint", FooocusInpaintInput, FooocusOutput),
         Endpoint("fal-ai/fooocus/upscale-or-vary", FooocusUpscaleOrVaryInput, FooocusOutput),
-        Endpoint("fal-ai/lora", LoraInput, LoraOutput),
+        Endpoint(LORA, LoraInput, LoraOutput),
     )
 }
 APPS = frozenset(endpoint.app for endpoint in ENDPOINTS.values())

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from api.wire.fields import NULLABLE, TenThousandths, Thousandths, Wholes, WireModel, wire
 from api.wire.shared import Image
-from engine.image_inputs import ImagePromptType, InpaintEngine, InpaintMode, Side
+from engine.image_inputs import FooocusType, InpaintEngine, InpaintMode, Side
 from engine.requests import Advanced, OutputFormat
 from engine.requests import LoraWeight as EngineLora
 
@@ -37,7 +37,7 @@ class LoraWeight(WireModel):
 class ImagePrompt(WireModel):
     """A picture that tells what to paint."""
 
-    type: ImagePromptType = Field("ImagePrompt", description="What is taken from the picture.")
+    type: FooocusType = Field("ImagePrompt", description="What is taken from the picture.")
     image_url: str | None = Field(None, description="The picture.")
     stop_at: float = Field(0.5, ge=0, le=1, description="Share of the steps it acts on.")
     weight: float = Field(1.0, ge=0, le=2, description="How strongly it acts.")
@@ -77,7 +77,7 @@ class FooocusInput(_Painting):
     control_image_url: str | None = Field(
         None, description="A picture to follow.", json_schema_extra=NULLABLE
     )
-    control_type: ImagePromptType = Field("PyraCanny", description="What is taken from it.")
+    control_type: FooocusType = Field("PyraCanny", description="What is taken from it.")
     control_image_weight: float = Field(1.0, ge=0, le=2, description="How strongly it acts.")
     control_image_stop_at: float = Field(
         1.0, ge=0, le=1, description="Share of the steps it acts on."

@@ -132,14 +132,6 @@ def test_a_picture_that_an_endpoint_is_for_must_be_given_and_had(client, endpoin
     assert problems(run(client, QUICK, f"{TEXT}/{endpoint}")) == [(("body", loc), "missing")]
 
 
-def test_the_lora_endpoint_is_not_built_yet(client):
-    body = {"model_name": "toy", "prompt": "x"}
-    answer = run(client, body, "fal-ai/lora")
-    assert problems(answer) == [(("body", "model_name"), "feature_not_supported")]
-    missing = [(("body", name), "missing") for name in ("model_name", "prompt")]
-    assert problems(run(client, {}, "fal-ai/lora")) == missing
-
-
 def test_image_fields_without_an_image_change_nothing(client):
     body = {"image_prompt_1": {}, **QUICK}
     assert run(client, body, f"{TEXT}/image-prompt").status_code == 200
