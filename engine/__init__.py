@@ -22,6 +22,7 @@ from engine.events import (
     Stopped,
     is_terminal,
 )
+from engine.fetching import Fetch, Fetches
 from engine.geometry import Size, parse_size
 from engine.library import Library, Shelves, read_library
 from engine.plan import Plan, plan_from_json, plan_to_json, request_of
@@ -34,6 +35,8 @@ __all__ = [
     "EngineError",
     "Event",
     "Failed",
+    "Fetch",
+    "Fetches",
     "Finished",
     "ImageReady",
     "ImageSkipped",

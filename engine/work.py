@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.errors import EngineError
+from engine.errors import EngineError, ModelNotFound
 from engine.events import Event, Failed, Finished, ImageReady, ImageSkipped, Progress, Stopped
 from engine.fetching import Fetch
 from engine.loop import Running
@@ -55,6 +55,8 @@ class Work:
         for fetch in list(self.fetches):
             if fetch.is_over:
                 self.fetches.remove(fetch)
+                if isinstance(fetch.error, ModelNotFound):
+                    return ModelNotFound(f"{fetch.error}. The preset Pocket paints without it.")
                 if fetch.error is not None:
                     return fetch.error
         if self.fetches:

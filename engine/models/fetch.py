@@ -7,6 +7,7 @@ in a file of the ending ``.sha256``, and a later download that brings other byte
 import contextlib
 import errno
 import hashlib
+import importlib
 import json
 import math
 import os
@@ -21,14 +22,17 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from engine.errors import ModelIncompatible, ModelNotFound
-from engine.models.files import PARTIAL, network_error
 from engine.net import AddressRefused, Fetcher, Unreachable
 
+PARTIAL = ".part"
+"""Ending of a file, or of a folder of files, that is still on its way."""
 RECORD = ".sha256"
 """Ending of the file that keeps the hash of the first download."""
 Tell = Callable[[int, int | None], None]
 """Hears how many bytes are here, and how many there will be, None when the server doesn't say."""
 _CHUNK = 1 << 20
+_LOOK_S = 0.2
+"""While nothing comes, `Tell` is called so often."""
 _TRIES = 4
 """Attempts in a row that bring nothing new."""
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -82,7 +86,8 @@ def fetch_file(
     Args:
         url: Its address, http or https.
         path: Where it goes. What arrived of it earlier is used again when it is still the same file.
-        tell: Hears of progress, many times a second; what it raises ends the download, which can go on later.
+        tell: Hears of progress, several times a second but while the server is silent, also while another thread or
+            process fetches the same file; what it raises ends the download, which can go on later.
         sha256: Hash in hex that the file must have; None takes the one that was recorded, or any the first time.
         size: Bytes that the file must have; None takes any number.
         timeout_s: Longest silence of the server.
@@ -109,7 +114,7 @@ def fetch_file(
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _partial(path) as partial:
+        with _partial(order) as partial:
             if not path.exists():
                 _fetch(order, partial, wait_s)
             return recorded_hash(path) or _hash_of(path)
@@ -127,6 +132,32 @@ def recorded_hash(path: Path) -> str | None:
         return None
     match = re.match(r"[0-9a-f]{64}\b", text)
     return match[0] if match else None
+
+
+def network_error() -> type[Exception]:
+    """Name the error of whichever HTTP library the hub's client speaks with (httpx, or its successor)."""
+    from huggingface_hub import get_session
+
+    library = importlib.import_module(type(get_session()).__module__.partition(".")[0])
+    error: type[Exception] = library.HTTPError
+    return error
+
+
+@contextlib.contextmanager
+def alone(path: Path, tell: Tell) -> Iterator[None]:
+    """Do something about a file or folder while no other thread or process does; they are waited for.
+
+    Args:
+        path: The file or folder.
+        tell: Called while they are waited for, as `fetch_file` does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(path.name + ".lock")
+    with _locked(lock, tell):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 class _Partial:
@@ -193,10 +224,10 @@ class _Partial:
 
 
 @contextlib.contextmanager
-def _partial(path: Path) -> Iterator[_Partial]:
+def _partial(order: _Order) -> Iterator[_Partial]:
     """Open what has arrived; another thread or process that fetches the same file is waited for."""
-    part = path.with_name(path.name + PARTIAL)
-    file = _locked(part)
+    part = order.path.with_name(order.path.name + PARTIAL)
+    file = _locked(part, order.tell)
     try:
         yield _Partial(file, part)
     finally:
@@ -205,7 +236,7 @@ def _partial(path: Path) -> Iterator[_Partial]:
         file.close()
 
 
-def _locked(part: Path) -> IO[bytes]:
+def _locked(part: Path, tell: Tell) -> IO[bytes]:
     """Open a file for this thread alone; the one before may have renamed or removed it meanwhile."""
     while True:
         file = _open_or_make(part)
@@ -213,7 +244,14 @@ def _locked(part: Path) -> IO[bytes]:
             return file
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            size = os.fstat(file.fileno()).st_size
+            file.close()
+            tell(size, None)
+            time.sleep(_LOOK_S)
+            continue
         with contextlib.suppress(FileNotFoundError):
             if part.stat().st_ino == os.fstat(file.fileno()).st_ino:
                 return file
@@ -253,7 +291,15 @@ def _receive_all(order: _Order, partial: _Partial, wait_s: float) -> None:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 problem = f"expected an answer of {host}, got: {reason}"
                 raise ModelNotFound(f"{order.path.name}: {problem}; {order.by_hand}") from error
-            time.sleep(wait_s * 2**tries)
+            _rest(order, partial, wait_s * 2**tries)
+
+
+def _rest(order: _Order, partial: _Partial, seconds: float) -> None:
+    """Wait before the next attempt; what `Tell` raises ends that too."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        order.tell(partial.size, None)
+        time.sleep(min(left, _LOOK_S))
 
 
 def _receive(order: _Order, partial: _Partial) -> None:
@@ -288,10 +334,22 @@ def _asked(order: _Order, headers: Mapping[str, str]) -> Iterator[Any]:
         from huggingface_hub import get_session
 
         opened = get_session().stream(
-            "GET", order.url, headers=headers, follow_redirects=True, timeout=order.timeout_s
+            "GET",
+            order.url,
+            headers={**_pass(order.url), **headers},
+            follow_redirects=True,
+            timeout=order.timeout_s,
         )
     with opened as answer:
         yield answer
+
+
+def _pass(url: str) -> dict[str, str]:
+    """Tell the hub, and nobody else, who asks, where somebody is logged in there."""
+    from huggingface_hub import constants, get_token
+
+    token = get_token() if url.startswith(f"{constants.ENDPOINT}/") else None
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _require_file(order: _Order, answer: Any) -> None:

@@ -1,28 +1,30 @@
 """Weights from the Hugging Face hub: fetched once, resumed after a break, checked by their hash.
 
-Only what a pipeline needs and only safetensors; half-precision files where a repository has them. Knows no other network.
+Only what a pipeline needs and only safetensors; half-precision files where a repository has them.
 """
 
-import importlib
-import logging
+import contextlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from engine.errors import ModelIncompatible, ModelNotFound
+from engine.models.fetch import PARTIAL, Tell, alone, fetch_file, network_error
 from engine.models.hashes import sha256_of
 
-log = logging.getLogger(__name__)
-
 INDEX = "model_index.json"
-PARTIAL = ".part"
-"""How the name of a folder ends whose files are still on their way."""
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 _TEXT = (".json", ".txt", ".model")
 
 
-def fetch_pipeline(repo_id: str, folder: Path, *, endpoint: str | None = None) -> None:
+def _nobody(done: int, total: int | None) -> None:
+    """Hear of progress and do nothing."""
+
+
+def fetch_pipeline(
+    repo_id: str, folder: Path, *, endpoint: str | None = None, tell: Tell = _nobody
+) -> None:
     """Bring a diffusers repository into `folder`, which appears once it is whole.
 
     Until then its files are in a folder beside it, so that a broken download goes on where it stopped.
@@ -31,38 +33,89 @@ def fetch_pipeline(repo_id: str, folder: Path, *, endpoint: str | None = None) -
         repo_id: ``owner/name``.
         folder: Where its files go, by their own names.
         endpoint: Address of the hub; None is the public one.
+        tell: Called while another thread or process brings it, which is waited for; of a pipeline's own bytes it hears
+            nothing.
 
     Raises:
         ModelNotFound: the hub cannot be reached, or has no such repository.
         ModelIncompatible: it is no diffusers pipeline in safetensors, or a file's sha256 is not the hub's.
     """
-    if not (folder / INDEX).exists():
-        _fetch(repo_id, folder, wanted_files, endpoint)
+    if (folder / INDEX).exists():
+        return
+    from huggingface_hub import hf_hub_download
+
+    with _sentence(repo_id, folder), alone(folder, tell):
+        if (folder / INDEX).exists():
+            return
+        files = _files(repo_id, endpoint)
+        partial = folder.with_name(folder.name + PARTIAL)
+        for name in wanted_files(files, repo_id):
+            hf_hub_download(repo_id, name, local_dir=partial, endpoint=endpoint)
+            _check(partial / name, files[name].sha256)
+        partial.replace(folder)
 
 
-def fetch_network(repo_id: str, folder: Path, *, endpoint: str | None = None) -> None:
-    """Bring a transformers repository of one network into `folder`, as `fetch_pipeline` brings a pipeline."""
-    if not folder.exists():
-        _fetch(repo_id, folder, network_files, endpoint)
-
-
-def _fetch(
-    repo_id: str,
-    folder: Path,
-    choose: Callable[[Iterable[str], str], list[str]],
-    endpoint: str | None,
+def fetch_network(
+    repo_id: str, folder: Path, *, endpoint: str | None = None, tell: Tell = _nobody
 ) -> None:
-    from huggingface_hub import HfApi, hf_hub_download
+    """Bring a transformers repository of one network into `folder`, as `fetch_pipeline` brings a pipeline.
+
+    `tell` hears of progress; what it raises ends the download, as with `fetch_file`.
+    """
+    if folder.exists():
+        return
+    from huggingface_hub import hf_hub_url
+
+    with _sentence(repo_id, folder), alone(folder, tell):
+        if folder.exists():
+            return
+        files = _files(repo_id, endpoint)
+        partial = folder.with_name(folder.name + PARTIAL)
+        names = network_files(files, repo_id)
+        before, total = 0, sum(files[name].size for name in names)
+        for name in names:
+            fetch_file(
+                hf_hub_url(repo_id, name, endpoint=endpoint),
+                partial / name,
+                tell=_part_of(tell, before, total),
+                sha256=files[name].sha256,
+            )
+            before += files[name].size
+        partial.replace(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of a repository, as the hub knows it."""
+
+    sha256: str | None
+    """Of what it keeps apart from the repository, as it does with weights."""
+    size: int
+    """Bytes; 0 where it does not say."""
+
+
+def _files(repo_id: str, endpoint: str | None) -> dict[str, _File]:
+    from huggingface_hub import HfApi
+
+    siblings = HfApi(endpoint=endpoint).model_info(repo_id, files_metadata=True).siblings or []
+    return {
+        item.rfilename: _File(item.lfs.sha256 if item.lfs else None, item.size or 0)
+        for item in siblings
+    }
+
+
+def _part_of(tell: Tell, before: int, total: int) -> Tell:
+    """Tell of one file of several: after so many bytes of others, of so many in all."""
+    return lambda done, _: tell(before + done, total or None)
+
+
+@contextlib.contextmanager
+def _sentence(repo_id: str, folder: Path) -> Iterator[None]:
+    """Say what went wrong with the hub."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    partial = folder.with_name(folder.name + PARTIAL)
     try:
-        siblings = HfApi(endpoint=endpoint).model_info(repo_id, files_metadata=True).siblings or []
-        hashes = {item.rfilename: _sha256_of(item) for item in siblings}
-        for name in choose(hashes, repo_id):
-            hf_hub_download(repo_id, name, local_dir=partial, endpoint=endpoint)
-            _check(partial / name, hashes[name])
-        partial.replace(folder)
+        yield
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, network_error()) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         problem = f"expected a model on the Hugging Face hub, got: {reason}"
@@ -121,19 +174,6 @@ def _variant(name: str) -> str | None:
     """Read the variant in a file name: ``fp16`` in ``model.fp16-00001-of-00002.safetensors``, None in a plain one."""
     match = re.search(r"\.([A-Za-z_0-9]+)(-\d+-of-\d+)?\.safetensors$", name)
     return match[1] if match else None
-
-
-def network_error() -> type[Exception]:
-    """Name the error of whichever HTTP library the hub's client speaks with (httpx, or its successor)."""
-    from huggingface_hub import get_session
-
-    library = importlib.import_module(type(get_session()).__module__.partition(".")[0])
-    error: type[Exception] = library.HTTPError
-    return error
-
-
-def _sha256_of(sibling: Any) -> str | None:
-    return sibling.lfs.sha256 if sibling.lfs else None
 
 
 def _check(path: Path, expected: str | None) -> None:

@@ -39,6 +39,10 @@ FILES = {
 }
 
 
+class Enough(Exception):
+    """Somebody wants the file no longer."""
+
+
 class Hub(ThreadingHTTPServer):
     """A hub on loopback with one repository; counts what is asked, and can announce a wrong hash."""
 
@@ -158,6 +162,40 @@ def test_a_network_is_fetched_as_a_folder_of_its_own(hub: Hub, tmp_path: Path) -
         fetch_network(REPO, tmp_path / "other", endpoint=hub.address)
     with pytest.raises(ModelIncompatible, match="in safetensors, got none"):
         network_files(["config.json", "pytorch_model.bin"], REPO)
+
+
+def test_a_network_tells_how_far_it_is_and_can_be_ended(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "segmenters" / "network"
+    total = sum(len(FILES[name]) for name in ("config.json", "tokenizer.json", "model.safetensors"))
+
+    def cancel(done: int, _: int | None) -> None:
+        if done > 0:
+            raise Enough
+
+    with pytest.raises(Enough):
+        fetch_network(REPO, folder, endpoint=hub.address, tell=cancel)
+    assert not folder.exists()
+    told: list[tuple[int, int | None]] = []
+    fetch_network(REPO, folder, endpoint=hub.address, tell=lambda done, of: told.append((done, of)))
+    assert (folder / "model.safetensors").read_bytes() == b"whole"
+    assert told[-1] == (total, total)
+    assert [path.name for path in folder.parent.iterdir()] == ["network"]
+
+
+def test_two_that_fetch_a_network_fetch_it_once(hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "segmenters" / "network"
+    threads = [
+        threading.Thread(
+            target=fetch_network, args=(REPO, folder), kwargs={"endpoint": hub.address}
+        )
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (folder / "model.safetensors").read_bytes() == b"whole"
+    assert hub.sent.count("model.safetensors") == 1
 
 
 def read_files(models_dir: Path) -> list[Weights]:
