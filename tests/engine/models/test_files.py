@@ -166,7 +166,7 @@ def test_a_network_is_fetched_as_a_folder_of_its_own(hub: Hub, tmp_path: Path) -
 
 def test_a_network_tells_how_far_it_is_and_can_be_ended(hub: Hub, tmp_path: Path) -> None:
     folder = tmp_path / "segmenters" / "network"
-    total = sum(len(FILES[name]) for name in ("config.json", "tokenizer.json", "model.safetensors"))
+    total = sum(len(FILES[name]) for name in network_files(FILES, REPO))
 
     def cancel(done: int, _: int | None) -> None:
         if done > 0:
