@@ -22,6 +22,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from engine.errors import ModelIncompatible, ModelNotFound
+from engine.models.safe_files import SAFE, require_safetensors
 from engine.net import AddressRefused, Fetcher, Unreachable
 
 PARTIAL = ".part"
@@ -92,7 +93,8 @@ def fetch_file(
         size: Bytes that the file must have; None takes any number.
         timeout_s: Longest silence of the server.
         wait_s: First pause after a break; each further one is twice as long.
-        fetcher: Goes to addresses that a request names (design D11); None trusts the address.
+        fetcher: Goes to addresses that a request names (design D11), and then a file of a safetensors name must be one;
+            None trusts the address.
 
     Returns:
         The file's sha256 in hex.
@@ -201,6 +203,11 @@ class _Partial:
         self._file.write(chunk)
         self.digest.update(chunk)
         self.size += len(chunk)
+
+    def require_safetensors(self, name: str) -> None:
+        """Make sure that what arrived is a whole safetensors file."""
+        self._file.flush()
+        require_safetensors(self._path, name)
 
     def remove(self) -> None:
         """Give up what arrived."""
@@ -425,6 +432,8 @@ def _keep(order: _Order, partial: _Partial) -> None:
         hint = "" if is_first else f"; remove {record.name} to take the new one"
         problem = f"sha256 {found[:12]}… does not match {whose} {order.sha256[:12]}…"
         raise ModelIncompatible(f"{order.path.name}: {problem}; it was removed{hint}")
+    if order.fetcher is not None and order.path.suffix == SAFE:
+        partial.require_safetensors(order.path.name)
     if recorded != found:
         record.write_text(f"{found}  {order.path.name}\n", encoding="utf-8")
     partial.become(order.path)

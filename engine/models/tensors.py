@@ -4,7 +4,6 @@ safetensors files are mapped into memory. Pickled ones can carry code, so they a
 hash is known or the owner allows it (design D11).
 """
 
-import json
 import pickle
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from engine.errors import ModelIncompatible, ModelNotFound
 from engine.models.hashes import sha256_of
+from engine.models.safe_files import broken
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".patch")
 """How the names of pickled files end."""
@@ -81,7 +81,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise _broken(path, error) from error
+        raise broken(path, error) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -89,34 +89,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a mapping
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _broken(path, error) from error
-
-
-def _broken(path: Path, error: Exception) -> ModelIncompatible:
-    """Say what is wrong with a safetensors file, in more words than its library where the reason is common."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        header = int.from_bytes(start, "little")
-        promised = 8 + header + _promised(file.read(min(header, size)))
-    if start[:2] == b"PK" or start[:1] == b"\x80":
-        found = "a pickled one under its name"
-    elif size < promised:
-        found = f"one of {size} bytes whose header promises {promised}; fetch it again"
-    else:
-        found = f"a broken one ({error})"
-    return ModelIncompatible(f"{path.name}: expected a safetensors file, got {found}")
-
-
-def _promised(header: bytes) -> int:
-    """Count the bytes of tensors that a header speaks of; 0 where it cannot be read."""
-    try:
-        items = json.loads(header).values()
-        return max(
-            (int(item["data_offsets"][1]) for item in items if "data_offsets" in item), default=0
-        )
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
-        return 0
+        raise broken(path, error) from error
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from engine.errors import ModelIncompatible, ModelNotFound
 from engine.models.fetch import MAX_ASKED, RECORD, fetch_file, recorded_hash
@@ -368,13 +370,39 @@ def test_what_a_request_names_goes_through_the_guard(server: Server, path: Path)
     assert left_over(path) == set()
 
     allowed = Fetcher(allow_private=True)
+    server.manners = Manners(data=save({"a": np.frombuffer(DATA, np.uint8)}))
     server.manners.breaks_after = [300_000, 500_000]
     url = server.url.replace("/base", "/moved")
 
     found = fetch_file(url, path, tell=lambda *_: None, wait_s=0.001, fetcher=allowed)
 
-    assert found == sha256(DATA)
+    assert found == sha256(server.manners.data)
     assert list(dict.fromkeys(server.manners.asked)) == [None, "bytes=300000-", "bytes=800000-"]
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"PK\x03\x04" + bytes(200), "a pickled one under its name"),
+        (b"\x80\x02}q\x00." + bytes(200), "a pickled one under its name"),
+        (save({"a": np.zeros(100)})[:-8], "one of .* bytes whose header promises .*"),
+        (b"\xff" * 200, r"one of 200 bytes whose header promises .*"),
+        ((2).to_bytes(8, "little") + b"{]", "a broken one .*"),
+    ],
+    ids=["zip", "pickle", "cut", "lying", "no JSON"],
+)
+def test_what_a_request_names_safetensors_must_be_it(
+    server: Server, path: Path, data: bytes, problem: str
+) -> None:
+    server.manners.data = data
+    allowed = Fetcher(allow_private=True)
+    expected = rf"^base\.safetensors: expected a safetensors file, got {problem}"
+    with pytest.raises(ModelIncompatible, match=expected):
+        fetch_file(server.url, path, tell=lambda *_: None, fetcher=allowed)
+    assert list(path.parent.iterdir()) == []
+    server.manners.data = save({"a": np.zeros(100)})
+    fetch_file(server.url, path, tell=lambda *_: None, fetcher=allowed)
+    assert path.read_bytes() == server.manners.data
 
 
 def test_what_a_request_names_may_not_be_endless(server: Server, path: Path) -> None:
