@@ -156,17 +156,12 @@ def warm_up(
     """Load a base model onto `device` and derive the rest.
 
     Raises:
-        EngineError: it cannot be fetched or read, or is not SDXL.
+        EngineError: it cannot be fetched or read, or is no base model of SDXL or SD 1.5.
     """
     loaded = load_checkpoint(checkpoint, device)
-    networks = {
-        "unet": loaded.unet,
-        "text_encoder": loaded.pipeline.text_encoder,
-        "text_encoder_2": loaded.pipeline.text_encoder_2,
-    }
     return WarmModel(
         loaded=loaded,
-        patcher=WeightPatcher(networks),
+        patcher=WeightPatcher({"unet": loaded.unet, **loaded.text_encoders}),
         encoder=PromptEncoder(loaded, find_embedding),
         preview=preview_decoder(loaded.preview_decoder, loaded.vae),
         vae=loaded.vae,
@@ -222,7 +217,7 @@ class Palette:
         """Give the base model of that name, loading it where it is not the one in memory.
 
         Raises:
-            EngineError: it is not there, or not SDXL.
+            EngineError: it is not there, or no base model of SDXL or SD 1.5.
         """
         if not self.has_base(base_model):
             self._model = self._needs = None  # first, so that two never lie in memory together
@@ -326,7 +321,10 @@ def _own_refiner(base: LoadedModel, unpatched: Any) -> WarmRefiner:
 
 
 def _require_fit(model: WarmModel, refiner: WarmRefiner) -> None:
-    """Refuse a refiner that attends to text of another width than the base model's encoders give."""
+    """Refuse a refiner that attends to text of another width than the base model's encoders give, or has none to follow."""
+    if model.loaded.family != "sdxl":
+        problem = f"expected an SDXL base model before it, got {model.name}"
+        raise InvalidRequest("refiner_model", f"{refiner.name}: {problem}")
     first, second = model.encoder.widths
     given = {"sdxl": first + second, "sdxl-refiner": second, "sd15": first}[refiner.loaded.family]
     wanted = refiner.loaded.unet.config.cross_attention_dim

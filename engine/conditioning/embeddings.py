@@ -1,7 +1,7 @@
 """Textual inversion: a word ``embedding:NAME`` in a prompt stands for vectors that were learned beside the vocabulary.
 
-Files hold vectors for both text encoders of SDXL or for one of them. Knows nothing of chunks: `engine.conditioning.text`
-cuts prompts into rows, in which `VirtualTokens` gives the vectors their places.
+Files hold vectors for both text encoders of SDXL or for one of them; the first is also that of SD 1.5. Knows nothing of
+chunks: `engine.conditioning.text` cuts prompts into rows, in which `VirtualTokens` gives the vectors their places.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ MAX_VECTORS = 256
 MAX_FILE = 64 * 2**20
 """Largest file in bytes; real ones are below 1 MB."""
 
-Vectors = tuple[Tensor | None, Tensor | None]
-"""(n, C) for each of the two encoders, float32 on the CPU; None where a file has none for it."""
+Vectors = tuple[Tensor | None, ...]
+"""(n, C) for each encoder, float32 on the CPU; None where a file has none for it."""
 EmbeddingLookup = Callable[[str], Vectors | None]
 """Gives the vectors of a name, with or without a file's ending; None when there is no such embedding."""
 
@@ -53,7 +53,7 @@ class EmbeddingWord:
     """What a word of a prompt stands for."""
 
     vectors: Vectors
-    """Both None: the word is left out."""
+    """All None: the word is left out."""
     rest: str
     """What follows the name and is read as text, like a comma."""
     key: str
@@ -64,7 +64,7 @@ class EmbeddingFiles:
     """Looks embeddings up, and remembers what it read until a file changes."""
 
     def __init__(
-        self, find: Callable[[str], Path | None], widths: tuple[int, int] = SDXL_WIDTHS
+        self, find: Callable[[str], Path | None], widths: tuple[int, ...] = SDXL_WIDTHS
     ) -> None:
         """Look names up with `find`, which gives only files that may be read.
 
@@ -92,7 +92,7 @@ class EmbeddingFiles:
         return self._known[path][1]
 
 
-def read_embedding(path: Path, widths: tuple[int, int] = SDXL_WIDTHS) -> Vectors:
+def read_embedding(path: Path, widths: tuple[int, ...] = SDXL_WIDTHS) -> Vectors:
     """Read the vectors of a file.
 
     Known are the keys ``clip_l`` and ``clip_g``, A1111's ``string_to_param`` and ``emb_params``, and diffusers' one key
@@ -103,7 +103,7 @@ def read_embedding(path: Path, widths: tuple[int, int] = SDXL_WIDTHS) -> Vectors
         widths: Numbers in a vector of each encoder.
 
     Returns:
-        At least one of the two.
+        At least one is not None.
 
     Raises:
         ModelIncompatible: the file cannot be read, or has no vectors of these widths.
@@ -114,16 +114,16 @@ def read_embedding(path: Path, widths: tuple[int, int] = SDXL_WIDTHS) -> Vectors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelIncompatible(f"{path.name}: expected an embedding, got: {reason}") from error
     by_key = any(side in found for side in _SIDES)
-    first, second = (
+    vectors = tuple(
         _fitting([found[side]] if side in found else [] if by_key else found.values(), width)
-        for side, width in zip(_SIDES, widths, strict=True)
+        for side, width in zip(_SIDES, widths, strict=False)
     )
-    if first is None and second is None:
+    if not _has_any(vectors):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in found.values()) or "nothing"
         wanted = " or ".join(map(str, widths))
         problem = f"expected 1 to {MAX_VECTORS} finite vectors of {wanted} numbers, got {shapes}"
         raise ModelIncompatible(f"{path.name}: {problem}")
-    return first, second
+    return vectors
 
 
 def find_embeddings(
@@ -155,7 +155,7 @@ def embeddings_key(texts: Iterable[str], embeddings: Mapping[str, EmbeddingWord]
 
 @dataclass(slots=True, eq=False)
 class VirtualTokens:
-    """Numbers for the vectors of embeddings, below 0 where the vocabulary's begin at 0; for one of two encoders."""
+    """Numbers for the vectors of embeddings, below 0 where the vocabulary's begin at 0; for one of the encoders."""
 
     embeddings: Mapping[str, EmbeddingWord]
     side: int
@@ -215,15 +215,19 @@ def _look_up(
         found, rest = lookup(bare), name[len(bare) :]
     if found is None:
         warn("a prompt names an embedding that is not there; the word is left out")
-        return EmbeddingWord((None, None), rest, "")
-    first, second = (
+        return EmbeddingWord((None,) * len(widths), rest, "")
+    fitting = tuple(
         vectors if vectors is not None and vectors.shape[-1] == width else None
         for vectors, width in zip(found, widths, strict=True)
     )
-    if first is None and second is None:
+    if not _has_any(fitting):
         wanted = " or ".join(map(str, widths))
         warn(f"a prompt's embedding: expected vectors of {wanted} numbers; the word is left out")
-    return EmbeddingWord((first, second), rest, _key((first, second)))
+    return EmbeddingWord(fitting, rest, _key(fitting))
+
+
+def _has_any(vectors: Vectors) -> bool:
+    return any(side is not None for side in vectors)
 
 
 def _key(vectors: Vectors) -> str:

@@ -1,4 +1,4 @@
-"""From texts to what the UNet attends to: two CLIP encoders, weighted words, chunks of 77 tokens.
+"""From texts to what the UNet attends to: one or two CLIP encoders, weighted words, chunks of 77 tokens.
 
 Knows nothing of vocabularies or widths: ids come from the tokenizers, sizes from the encoders' own answers.
 """
@@ -27,7 +27,7 @@ class TextConditioning:
     """What one branch of an image is told in words; float32 on the CPU."""
 
     prompt_embeds: Tensor
-    """(1, 77·k, C): the chunks of all texts along the tokens; C is both encoders' widths together."""
+    """(1, 77·k, C): the chunks of all texts along the tokens; C is all encoders' widths together."""
     pooled_prompt_embeds: Tensor
     """(1, P)"""
 
@@ -44,24 +44,32 @@ class PromptTexts:
 
 @dataclass(frozen=True, slots=True)
 class TextEncoders:
-    """The tokenizers and CLIP encoders of an SDXL pipeline; the second encoder has the projection."""
+    """The tokenizers and CLIP encoders of a pipeline: two of SDXL, whose second has the projection, one of SD 1.5."""
 
-    tokenizers: tuple[Any, Any]
-    models: tuple[Any, Any]
+    tokenizers: tuple[Any, ...]
+    models: tuple[Any, ...]
+    is_normed: bool = False
+    """Whether the hidden state that is taken goes through the encoder's last layer norm, as SD 1.5 has learned."""
 
     @classmethod
     def of_pipeline(cls, pipeline: Any) -> "TextEncoders":
-        """Take them out of a diffusers `StableDiffusionXLPipeline`."""
+        """Take them out of a diffusers `StableDiffusionXLPipeline` or `StableDiffusionPipeline`."""
+        if not hasattr(pipeline, "text_encoder_2"):
+            return cls((pipeline.tokenizer,), (pipeline.text_encoder,), is_normed=True)
         return cls(
             tokenizers=(pipeline.tokenizer, pipeline.tokenizer_2),
             models=(pipeline.text_encoder, pipeline.text_encoder_2),
         )
 
     @property
-    def widths(self) -> tuple[int, int]:
+    def widths(self) -> tuple[int, ...]:
         """Numbers in a token's vector, for each encoder."""
-        first, second = (int(model.get_input_embeddings().embedding_dim) for model in self.models)
-        return first, second
+        return tuple(int(model.get_input_embeddings().embedding_dim) for model in self.models)
+
+
+def final_norm(model: Any) -> Any:
+    """Give the last `LayerNorm` of a CLIP text encoder; newer ones of transformers have it one level higher."""
+    return getattr(model, "text_model", model).final_layer_norm
 
 
 TextCache = MutableMapping[tuple[str, int, str], TextConditioning]
@@ -187,34 +195,50 @@ def _encode(
 ) -> Iterable[TextConditioning]:
     if not texts:
         return []
-    virtual = [VirtualTokens(embeddings, side) for side in range(2)]
-    first, second = (
+    virtual = [VirtualTokens(embeddings, side) for side in range(len(encoders.models))]
+    sides = [
         [framed_chunks(tokenizer, text, tokens) for text in texts]
         for tokenizer, tokens in zip(encoders.tokenizers, virtual, strict=True)
-    )
+    ]
     empty = [framed_chunks(tokenizer, "")[0] for tokenizer in encoders.tokenizers]
-    for chunks, chunks_2 in zip(first, second, strict=True):
-        # An embedding for one encoder alone can leave the other with fewer.
-        chunks += [empty[0]] * (len(chunks_2) - len(chunks))
-        chunks_2 += [empty[1]] * (len(chunks) - len(chunks_2))
-    encoded, encoded_2 = (
-        _encode_with(model, prompts, nothing, tokens, clip_skip)
+    for rows in zip(*sides, strict=True):
+        longest = max(map(len, rows))
+        for chunks, nothing in zip(rows, empty, strict=True):
+            # An embedding for one encoder alone can leave the other with fewer.
+            chunks += [nothing] * (longest - len(chunks))
+    encoded = [
+        _encode_with(_Reader(model, tokens, clip_skip, encoders.is_normed), prompts, nothing)
         for model, prompts, nothing, tokens in zip(
-            encoders.models, (first, second), empty, virtual, strict=True
+            encoders.models, sides, empty, virtual, strict=True
         )
-    )
+    ]
     return [
-        TextConditioning(torch.cat([states, states_2], -1), pooled)
-        for (states, _), (states_2, pooled) in zip(encoded, encoded_2, strict=True)
+        TextConditioning(torch.cat([states for states, _ in parts], -1), parts[-1][1])
+        for parts in zip(*encoded, strict=True)
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """One encoder, and which of its hidden states is read."""
+
+    model: Any
+    virtual: VirtualTokens
+    clip_skip: int
+    is_normed: bool
+
+    def read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode (n, 77) ids: the chosen hidden state (n, 77, C) and the pooled vector (n, P)."""
+        output = self.model(ids, output_hidden_states=True)
+        layers = len(output.hidden_states) - 1
+        if self.clip_skip > layers:
+            return output.last_hidden_state, _pooled(output)
+        chosen = output.hidden_states[-self.clip_skip]
+        return final_norm(self.model)(chosen) if self.is_normed else chosen, _pooled(output)
+
+
 def _encode_with(
-    model: Any,
-    prompts: Sequence[Sequence[tuple[Token, ...]]],
-    nothing: Sequence[Token],
-    virtual: VirtualTokens,
-    clip_skip: int,
+    reader: _Reader, prompts: Sequence[Sequence[tuple[Token, ...]]], nothing: Sequence[Token]
 ) -> list[tuple[Tensor, Tensor]]:
     """Encode chunks with one encoder: hidden states (1, 77·k, C) and the pooled vector (1, P) of the first chunk."""
     empty = _ids(nothing)
@@ -222,7 +246,7 @@ def _encode_with(
     if any(token.weight != 1 for chunks in prompts for chunk in chunks for token in chunk):
         rows[empty] = None
     place = {row: index for index, row in enumerate(rows)}
-    states, pooled = _run(model, list(rows), virtual, clip_skip)
+    states, pooled = _run(reader, list(rows))
     encoded = []
     for chunks in prompts:
         at = [place[_ids(chunk)] for chunk in chunks]
@@ -238,21 +262,15 @@ def _ids(chunk: Iterable[Token]) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def _run(
-    model: Any, rows: Sequence[tuple[int, ...]], virtual: VirtualTokens, clip_skip: int
-) -> tuple[Tensor, Tensor]:
-    """Encode chunks: the chosen hidden state (n, 77, C) and the pooled vector (n, P), float32 on the CPU."""
+def _run(reader: _Reader, rows: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    """Encode chunks as `_Reader.read` does, in float32 on the CPU."""
     states, pooled = [], []
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        ids, opened = virtual.spliced(model, rows[start : start + ROWS_AT_ONCE])
+        ids, opened = reader.virtual.spliced(reader.model, rows[start : start + ROWS_AT_ONCE])
         with opened:
-            output = model(ids, output_hidden_states=True)
-        layers = len(output.hidden_states) - 1
-        chosen = (
-            output.last_hidden_state if clip_skip > layers else output.hidden_states[-clip_skip]
-        )
+            chosen, vectors = reader.read(ids)
         states.append(chosen.float().cpu())
-        pooled.append(_pooled(output).float().cpu())
+        pooled.append(vectors.float().cpu())
     return torch.cat(states), torch.cat(pooled)
 
 

@@ -3,8 +3,9 @@
 diffusers reads and converts them and its pipeline object holds the parts (design D1); the engine drives the parts itself.
 """
 
+import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 
 from engine.catalog import Checkpoint, read_header
 from engine.errors import ModelIncompatible, OutOfMemory
-from engine.families import is_v_prediction, require_sdxl
+from engine.families import PIPELINES, SD2_CONTEXT, BaseFamily, is_v_prediction, require_base
 from engine.models.devices import quiet_libraries, weight_dtype
-from engine.models.files import fetch_pipeline, variant_of
+from engine.models.files import INDEX, fetch_pipeline, variant_of
 from engine.models.tokenizers import clip_tokenizer
 from engine.sampling.prediction import PREDICTIONS
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 CONFIGS = Path(__file__).parent / "configs"
 """The settings of each family's networks, which a single file does not carry."""
 SDXL_CONFIG = CONFIGS / "sdxl"
+SD15_CONFIG = CONFIGS / "sd15"
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -36,12 +38,22 @@ _UNREADABLE = (
     AttributeError,
     SafetensorError,
 )
+WANTED = "expected an SDXL or Stable Diffusion 1.5 base model"
 _NO_MEMORY = "can't allocate memory"
 _HOLE = "meta tensor"
 """What torch speaks of when a network is used that has weights without memory, since the file had none for them.
 
 diffusers also stumbles over a missing weight by a `KeyError` or a `TypeError`."""
-_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+_CONFIG: Mapping[BaseFamily, Path] = {"sdxl": SDXL_CONFIG, "sd15": SD15_CONFIG}
+_TEXT_ENCODERS: Mapping[BaseFamily, tuple[str, ...]] = {
+    "sdxl": ("text_encoder", "text_encoder_2"),
+    "sd15": ("text_encoder",),
+}
+_OUTPUTS: Mapping[BaseFamily, Mapping[str, Any]] = {
+    "sdxl": {"add_watermarker": False},
+    "sd15": {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
+}
+"""What diffusers' pipelines do to finished pictures, off: pictures are finished here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +61,9 @@ class LoadedModel:
     """A base model whose networks are in memory, in evaluation mode, without gradients."""
 
     checkpoint: Checkpoint
+    family: BaseFamily
     pipeline: Any
-    """diffusers' `StableDiffusionXLPipeline`, as holder of the parts."""
+    """diffusers' `StableDiffusionXLPipeline`, of SD 1.5 its `StableDiffusionPipeline`, as holder of the parts."""
     device: torch.device
     prediction_type: str
     """``epsilon`` or ``v_prediction``."""
@@ -64,6 +77,11 @@ class LoadedModel:
     def vae(self) -> Any:
         """The `AutoencoderKL`."""
         return self.pipeline.vae
+
+    @property
+    def text_encoders(self) -> dict[str, Any]:
+        """The CLIP text encoders by their names in the pipeline: two, of SD 1.5 one."""
+        return {part: getattr(self.pipeline, part) for part in _TEXT_ENCODERS[self.family]}
 
     @cached_property
     def preview_decoder(self) -> Any | None:
@@ -87,7 +105,7 @@ def load_checkpoint(
     checkpoint: Checkpoint,
     device: torch.device,
     *,
-    config: Path = SDXL_CONFIG,
+    config: Path | None = None,
     dtype: torch.dtype | None = None,
 ) -> LoadedModel:
     """Read a base model and put it on `device`.
@@ -95,12 +113,12 @@ def load_checkpoint(
     Args:
         checkpoint: A diffusers folder or a single file.
         device: Where the networks go.
-        config: Settings of the networks of a single file; another folder is for files of another size.
+        config: Settings of the networks of a single file, for one of another size; None is those of its family.
         dtype: Number format of the weights; None is `weight_dtype`'s choice.
 
     Raises:
         ModelNotFound: it must be fetched first and cannot be.
-        ModelIncompatible: it is not a whole SDXL base model.
+        ModelIncompatible: it is not a whole base model of SDXL or SD 1.5.
         OutOfMemory: the device has no room for it.
     """
     quiet_libraries()
@@ -108,17 +126,17 @@ def load_checkpoint(
         fetch_pipeline(checkpoint.hub_id, checkpoint.path)
     dtype = dtype or weight_dtype(device)
     with reading(checkpoint.name):
-        pipeline, v_prediction = _read(checkpoint.path, dtype, config)
-        for part in _PARTS:
+        family, pipeline, v_prediction = _read(checkpoint.path, dtype, config)
+        for part in ("unet", "vae", *_TEXT_ENCODERS[family]):
             require_whole(checkpoint.name, part, getattr(pipeline, part))
-        for text_encoder in (pipeline.text_encoder, pipeline.text_encoder_2):
-            freeze(text_encoder.to(device))
+        for part in _TEXT_ENCODERS[family]:
+            freeze(getattr(pipeline, part).to(device))
         place_unet(pipeline.unet, device)
         place_vae(pipeline.vae, device)
     prediction = "v_prediction" if v_prediction else pipeline.scheduler.config.prediction_type
     require_prediction(checkpoint.name, prediction)
-    log.info("loaded %s as %s on %s", checkpoint.name, dtype, device)
-    return LoadedModel(checkpoint, pipeline, device, prediction)
+    log.info("loaded %s (%s) as %s on %s", checkpoint.name, family, dtype, device)
+    return LoadedModel(checkpoint, family, pipeline, device, prediction)
 
 
 @contextmanager
@@ -222,38 +240,61 @@ def _reason(error: Exception) -> str:
     return text.partition(". ")[0]
 
 
-def _read(path: Path, dtype: torch.dtype, config: Path) -> tuple[Any, bool]:
-    from diffusers import StableDiffusionXLPipeline
+def _read(path: Path, dtype: torch.dtype, config: Path | None) -> tuple[BaseFamily, Any, bool]:
+    """Read a base model: its family, its pipeline, and whether its file is marked as one of v-prediction."""
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
+    kinds: Mapping[BaseFamily, Any] = {
+        "sdxl": StableDiffusionXLPipeline,
+        "sd15": StableDiffusionPipeline,
+    }
     if path.is_dir():
-        _require_sdxl_folder(path)
-        require_uncut_parts(path, _PARTS)
-        pipeline = StableDiffusionXLPipeline.from_pretrained(
+        family = _family_of_folder(path)
+        require_uncut_parts(path, ("unet", "vae", *_TEXT_ENCODERS[family]))
+        pipeline = kinds[family].from_pretrained(
             path,
             dtype=dtype,
             variant=variant_of(path),
             use_safetensors=True,
             local_files_only=True,
-            add_watermarker=False,
+            **_OUTPUTS[family],
         )
-        return pipeline, False
+        return family, pipeline, False
     shapes = read_shapes(path)
-    require_sdxl(path.name, shapes)
-    pipeline = StableDiffusionXLPipeline.from_single_file(
+    family = require_base(path.name, shapes)
+    pads = {"sdxl": {"tokenizer_2": clip_tokenizer(pad_token="!")}, "sd15": {}}
+    pipeline = kinds[family].from_single_file(
         path,
-        config=str(config),
+        config=str(config or _CONFIG[family]),
         local_files_only=True,
         dtype=dtype,
         tokenizer=clip_tokenizer(),
-        tokenizer_2=clip_tokenizer(pad_token="!"),
-        add_watermarker=False,
+        **pads[family],
+        **_OUTPUTS[family],
     )
-    return pipeline, is_v_prediction(shapes)
+    return family, pipeline, is_v_prediction(shapes)
 
 
-def _require_sdxl_folder(path: Path) -> None:
-    from diffusers import StableDiffusionXLPipeline
+def _family_of_folder(path: Path) -> BaseFamily:
+    """Tell the family of a diffusers folder.
 
-    name = StableDiffusionXLPipeline.load_config(path).get("_class_name")
-    if name != "StableDiffusionXLPipeline":
-        raise ModelIncompatible(f"{path.name}: expected an SDXL base model, got a {name}")
+    Raises:
+        ModelIncompatible: it holds no base model.
+    """
+    pipeline = str(read_settings(path / INDEX).get("_class_name"))
+    family = PIPELINES.get(pipeline)
+    if family is None or family == "sdxl-refiner":
+        raise ModelIncompatible(f"{path.name}: {WANTED}, got a {pipeline}")
+    unet = read_settings(path / "unet" / "config.json")
+    if family == "sd15" and unet.get("cross_attention_dim") == SD2_CONTEXT:
+        raise ModelIncompatible(f"{path.name}: {WANTED}, got a Stable Diffusion 2.x model")
+    if unet.get("in_channels") != 4:
+        found = f"a special model with {unet.get('in_channels')} input channels"
+        raise ModelIncompatible(f"{path.name}: {WANTED}, got {found}")
+    return family
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read the settings that a diffusers folder has of a network, or of the whole."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -4,7 +4,6 @@ They read text through the base model's encoders, so of their own weights only t
 since its latents are others. Source: reference/fooocus_engine.md, 2.7.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ from engine.errors import ModelIncompatible
 from engine.families import PIPELINES, SD15_CONTEXT, Family, is_v_prediction, require_refiner
 from engine.models.checkpoints import (
     CONFIGS,
+    SD15_CONFIG,
     SDXL_CONFIG,
     place_unet,
     place_vae,
+    read_settings,
     read_shapes,
     reading,
     require_prediction,
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 _CONFIG: Mapping[Family, Path] = {
     "sdxl": SDXL_CONFIG,
     "sdxl-refiner": CONFIGS / "sdxl_refiner",
-    "sd15": CONFIGS / "sd15",
+    "sd15": SD15_CONFIG,
 }
 
 
@@ -128,12 +129,12 @@ def _facts_of_file(path: Path) -> _Facts:
 
 
 def _facts_of_folder(path: Path) -> _Facts:
-    pipeline = _json(path / INDEX).get("_class_name")
+    pipeline = read_settings(path / INDEX).get("_class_name")
     family = PIPELINES.get(str(pipeline))
     if family is None:
         wanted = "an SDXL base model, an SDXL refiner or a Stable Diffusion 1.5 model as refiner"
         raise ModelIncompatible(f"{path.name}: expected {wanted}, got a {pipeline}")
-    settings = _json(path / "unet" / "config.json")
+    settings = read_settings(path / "unet" / "config.json")
     width = settings.get("cross_attention_dim")
     if family == "sd15" and width != SD15_CONTEXT:
         problem = (
@@ -143,10 +144,5 @@ def _facts_of_folder(path: Path) -> _Facts:
     if settings.get("in_channels") != 4:
         problem = f"expected a UNet of 4 input channels, got {settings.get('in_channels')}"
         raise ModelIncompatible(f"{path.name}: {problem}")
-    schedule = _json(path / "scheduler" / "scheduler_config.json")
+    schedule = read_settings(path / "scheduler" / "scheduler_config.json")
     return _Facts(family, schedule.get("prediction_type", "epsilon"))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

@@ -22,6 +22,7 @@ from engine.conditioning.text import (
     TextConditioning,
     TextEncoders,
     encode_prompts,
+    final_norm,
     repeat_to_common_length,
 )
 from engine.families import Family
@@ -57,7 +58,7 @@ class PromptEncoder:
         self._known: OrderedDict[tuple[object, ...], list[TextConditioning]] = OrderedDict()
 
     @property
-    def widths(self) -> tuple[int, int]:
+    def widths(self) -> tuple[int, ...]:
         """Numbers in a token's vector, for each text encoder."""
         return self._encoders.widths
 
@@ -69,9 +70,13 @@ class PromptEncoder:
         """Encode the texts of one image.
 
         Texts of unequal length are repeated to a common one, so that both branches share a UNet call, unless that would
-        be more than four times the shorter.
+        be more than four times the shorter. Pooled vectors and sizes are for SDXL alone.
         """
         texts = self._encode(plan, image)
+        if self._model.family == "sd15":
+            return self._branches(
+                [(text.prompt_embeds, None) for text in texts], [None, None], self._model.unet
+            )
         sizes = plan.size_conditioning
         scales = (sizes.positive_scale, sizes.negative_scale)
         grid = max(1, GRID * plan.native_size // 1024)
@@ -90,7 +95,7 @@ class PromptEncoder:
         """
         if family == "sdxl":
             return self.branches(plan, image)
-        norm = self._model.pipeline.text_encoder.text_model.final_layer_norm
+        norm = final_norm(self._model.pipeline.text_encoder)
         told = [convert_text(text, family, norm) for text in self._encode(plan, image)]
         scores = (POSITIVE_SCORE, NEGATIVE_SCORE)
         ids = [refiner_ids(plan.sample_size, score) for score in scores]

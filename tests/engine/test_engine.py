@@ -242,7 +242,8 @@ def test_a_checkpoint_of_another_kind_fails_with_a_sentence(tmp_path: Path) -> N
     end = run(engine, {"a": tiny_plan(catalog)})["a"][-1]
     assert end == Failed(
         kind="model_incompatible",
-        message="old.safetensors: expected an SDXL base checkpoint, got a Stable Diffusion 1.x or 2.x model",
+        message="old.safetensors: expected an SDXL or Stable Diffusion 1.5 base checkpoint, "
+        "got a Stable Diffusion 2.x model",
     )
 
 

@@ -1,4 +1,4 @@
-"""Base models are read from folders and single files without a network; what is not SDXL is refused with a sentence."""
+"""Base models are read from folders and single files without a network; what is no base model is refused with a sentence."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from engine import ModelIncompatible
 from engine.catalog import Checkpoint, read_header
-from engine.families import require_sdxl
+from engine.families import require_base
 from engine.models.checkpoints import SDXL_CONFIG, load_checkpoint
 from tests.golden_data import golden_folder
 from tests.single_file import write_single_file
@@ -56,7 +56,7 @@ def test_a_v_prediction_marker_is_seen(toy, tmp_path: Path) -> None:
 
 
 def test_the_real_layout_is_taken_for_sdxl() -> None:
-    require_sdxl("real.safetensors", real_shapes())
+    assert require_base("real.safetensors", real_shapes()) == "sdxl"
 
 
 def real_shapes() -> dict[str, tuple[int, ...]]:
@@ -76,6 +76,22 @@ def real_shapes() -> dict[str, tuple[int, ...]]:
     }
 
 
+CONTEXT = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+
+
+def sd15_shapes() -> dict[str, tuple[int, ...]]:
+    return {
+        "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3),
+        CONTEXT: (320, 768),
+        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": (49408, 768),
+        "first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3),
+    }
+
+
+def test_the_real_layout_is_taken_for_sd15() -> None:
+    assert require_base("real.safetensors", sd15_shapes()) == "sd15"
+
+
 LABEL = "model.diffusion_model.label_emb.0.0.weight"
 REFUSED = {
     "a LoRA; it belongs into the loras folder": {"lora_unet_x.lora_up.weight": (1, 1)},
@@ -86,8 +102,16 @@ REFUSED = {
     },
     "a VAE; it belongs into the vae folder": {"decoder.conv_in.weight": (512, 4, 3, 3)},
     "no diffusion model": {"model.weight": (1,)},
-    "a Stable Diffusion 1.x or 2.x model": {
-        key: shape for key, shape in real_shapes().items() if key != LABEL
+    "a Stable Diffusion 2.x model": {**sd15_shapes(), CONTEXT: (320, 1024)},
+    "a special Stable Diffusion 1.5 model with 9 input channels": {
+        **sd15_shapes(),
+        "model.diffusion_model.input_blocks.0.0.weight": (320, 9, 3, 3),
+    },
+    "a Stable Diffusion 1.5 model without its VAE": {
+        key: shape for key, shape in sd15_shapes().items() if "first_stage" not in key
+    },
+    "a Stable Diffusion 1.5 model without its text encoder": {
+        key: shape for key, shape in sd15_shapes().items() if "cond_stage" not in key
     },
     "an SDXL refiner; choose it as refiner, not as base": {**real_shapes(), LABEL: (1536, 2560)},
     "a special SDXL model with 9 input channels": {
@@ -106,8 +130,9 @@ REFUSED = {
 @pytest.mark.parametrize("what", list(REFUSED))
 def test_other_models_are_refused_by_name(what: str) -> None:
     with pytest.raises(ModelIncompatible) as error:
-        require_sdxl("x.safetensors", REFUSED[what])
-    assert str(error.value) == f"x.safetensors: expected an SDXL base checkpoint, got {what}"
+        require_base("x.safetensors", REFUSED[what])
+    wanted = "expected an SDXL or Stable Diffusion 1.5 base checkpoint"
+    assert str(error.value) == f"x.safetensors: {wanted}, got {what}"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +172,7 @@ def test_a_truncated_file_is_refused(toy, tmp_path: Path) -> None:
 def test_a_folder_of_another_pipeline_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     with pytest.raises(
-        ModelIncompatible, match=r"expected an SDXL base model, got a FluxPipeline$"
+        ModelIncompatible, match=r"expected an SDXL or .* base model, got a FluxPipeline$"
     ):
         load_checkpoint(Checkpoint(name="other", path=tmp_path), CPU)
 

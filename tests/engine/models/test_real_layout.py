@@ -10,7 +10,7 @@ import torch
 
 from engine import ModelIncompatible
 from engine.catalog import Checkpoint, read_header
-from engine.families import family_of, require_sdxl
+from engine.families import family_of, require_base
 from engine.models.checkpoints import CONFIGS, load_checkpoint
 from tests import real_layout
 from tests.golden_data import golden_json
@@ -122,7 +122,11 @@ def test_sdxl_is_loaded_at_full_size(tmp_path: Path) -> None:
 
 REFUSED = {
     "an SDXL refiner; choose it as refiner, not as base": real_layout.refiner_shapes,
-    "a Stable Diffusion 1.x or 2.x model": real_layout.sd15_shapes,
+    "a Stable Diffusion 1.5 model without its text encoder": lambda: {
+        key: shape
+        for key, shape in real_layout.sd15_shapes().items()
+        if not key.startswith("cond_stage_model.")
+    },
     "a special SDXL model with 9 input channels": lambda: {
         **real_layout.base_shapes(),
         f"{UNET}input_blocks.0.0.weight": (320, 9, 3, 3),
@@ -135,13 +139,14 @@ def test_real_files_that_are_no_base_are_refused(what: str, tmp_path: Path) -> N
     path = real_layout.write_hollow(tmp_path / "x.safetensors", REFUSED[what]())
     with pytest.raises(ModelIncompatible) as error:
         load_checkpoint(Checkpoint(name="x", path=path), CPU)
-    assert str(error.value) == f"x.safetensors: expected an SDXL base checkpoint, got {what}"
+    wanted = "expected an SDXL or Stable Diffusion 1.5 base checkpoint"
+    assert str(error.value) == f"x.safetensors: {wanted}, got {what}"
 
 
 def test_a_real_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     path = real_layout.write_hollow(tmp_path / "cut.safetensors", real_layout.base_shapes())
     with path.open("r+b") as file:
         file.truncate(3_000_000_000)
-    require_sdxl(path.name, read_header(path))  # its header is whole
+    require_base(path.name, read_header(path))  # its header is whole
     with pytest.raises(ModelIncompatible, match=r"^cut\.safetensors: expected a whole "):
         load_checkpoint(Checkpoint(name="cut", path=path), CPU)
