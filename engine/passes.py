@@ -13,6 +13,8 @@ from engine.loop import Ended, HandOver, Running, Segment, Setup
 from engine.plan import Guidance
 from engine.requests import SwapMethod
 from engine.sampling.latent_format import SD15
+from engine.sampling.levels import ListedLevels, TrainedLevels
+from engine.sampling.listings import Listing
 from engine.sampling.noise import brownian_noise, draw_noise, independent_noise, seeded_generator
 from engine.sampling.refine import carry_means, rewound
 from engine.sampling.samplers import SAMPLERS
@@ -43,6 +45,9 @@ class Course:
     """Keep Fooocus' defects: the levels it really samples, and noise between steps drawn on a CUDA device."""
     alone: bool = False
     """Never share a UNet call."""
+    listing: Listing | None = None
+    """The walk of one of diffusers' schedulers, in place of sampler, scheduler, steps and strength. The denoiser must have been
+    made for it (`Listing.model_sampling`), and nobody refines."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -96,19 +101,13 @@ class _Start:
     """What all segments of an image have in common: its levels and its noise."""
 
     def __init__(self, course: Course, setup: Setup, latents: Tensor) -> None:
-        self.sampler = SAMPLERS[course.sampler]
-        self.sigmas = schedule(
-            course.scheduler,
-            setup.denoiser.model.levels,
-            course.steps,
-            strength=course.strength,
-            spare_step=self.sampler.spare_step != "never",
-            is_sd15=_is_sd15(setup),
-            as_fooocus=course.as_fooocus,
-        )
+        listing = course.listing
+        self.sampler = SAMPLERS[course.sampler] if listing is None else listing.sampler
+        self.sigmas = self._schedule(course, setup) if listing is None else listing.sigmas
         self._course, self._setup, self._latents = course, setup, latents
         self._shape, self._device = tuple(latents.shape), setup.denoiser.device
-        is_drawn_there = course.as_fooocus and self._device.type == "cuda"
+        is_fooocus = course.as_fooocus and listing is None
+        is_drawn_there = is_fooocus and self._device.type == "cuda"
         self._draw_device = "cuda" if is_drawn_there else "cpu"
         self._path: NoiseSource | None = None
         if self.sampler.noise == "brownian":
@@ -151,7 +150,7 @@ class _Start:
         course, model = self._course, refining.setup.denoiser.model
         whole = named_levels(
             course.scheduler,
-            model.levels,
+            _trained_levels(refining.setup),
             course.steps,
             strength=course.strength,
             spare_step=self.sampler.spare_step == "always",
@@ -170,6 +169,17 @@ class _Start:
             return fresh, model.latent_format.to_model(latents.to(self._device))
 
         return self._segment(refining.setup, rewound(whole, refining.switch), source, start)
+
+    def _schedule(self, course: Course, setup: Setup) -> Sigmas:
+        return schedule(
+            course.scheduler,
+            _trained_levels(setup),
+            course.steps,
+            strength=course.strength,
+            spare_step=self.sampler.spare_step != "never",
+            is_sd15=_is_sd15(setup),
+            as_fooocus=course.as_fooocus,
+        )
 
     def _draw(self, seed: int) -> tuple[Tensor, NoiseSource]:
         """Draw the noise that a run starts from; the noise of its steps goes on from there on the CPU."""
@@ -197,10 +207,23 @@ class _Start:
             noise, x = begin_with(ended)
             x = x.to(self._device)
             if noise is not None and sigmas:
-                x = initial_latents(noise.to(self._device), x, sigmas[0], levels)
+                x = self._noisy(noise.to(self._device), x, sigmas[0], setup)
             return self.sampler.run(x, sigmas, source, levels)
 
         return Segment(setup, start, max(0, len(sigmas) - 1), hand_over)
+
+    def _noisy(self, noise: Tensor, latents: Tensor, sigma: float, setup: Setup) -> Tensor:
+        """Put the first noise on latents."""
+        listing = self._course.listing
+        if listing is not None:
+            return noise * listing.start_scale + latents
+        return initial_latents(noise, latents, sigma, _trained_levels(setup))
+
+
+def _trained_levels(setup: Setup) -> TrainedLevels:
+    levels = setup.denoiser.model.levels
+    assert not isinstance(levels, ListedLevels)
+    return levels
 
 
 def _is_sd15(setup: Setup) -> bool:

@@ -20,8 +20,14 @@ def lcm(x: Tensor, sigmas: Sigmas, noise: NoiseSource) -> Sampling:
     return x
 
 
-def tcd(x: Tensor, sigmas: Sigmas, noise: NoiseSource, levels: NoiseLevels) -> Sampling:
-    """Go below the next level along the ODE, and put new noise on (Zheng et al. 2024, eta = 0.3).
+def tcd(
+    x: Tensor,
+    sigmas: Sigmas,
+    noise: NoiseSource,
+    levels: NoiseLevels,
+    share: float = TCD_SHARE,
+) -> Sampling:
+    """Go below the next level along the ODE, to a share of its timestep, and put new noise on (Zheng et al. 2024).
 
     Where rounding puts the lower level above the next one there is no new noise.
 
@@ -29,7 +35,7 @@ def tcd(x: Tensor, sigmas: Sigmas, noise: NoiseSource, levels: NoiseLevels) -> S
     """
     for i, sigma, sigma_next in steps(sigmas):
         denoised = yield Ask(x, sigma, i)
-        below = levels.sigma_below(sigma_next, TCD_SHARE)
+        below = levels.sigma_below(sigma_next, share)
         x = denoised + slope(x, denoised, sigma) * below
         if sigma_next > 0:
             x = x + noise(sigma, sigma_next) * math.sqrt(max(0.0, sigma_next**2 - below**2))

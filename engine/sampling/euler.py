@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from engine.sampling.levels import NoiseLevels
 from engine.sampling.schedules import karras_ramp
 from engine.sampling.walk import (
     Ask,
@@ -29,15 +30,31 @@ def euler(x: Tensor, sigmas: Sigmas, noise: NoiseSource) -> Sampling:
     return x
 
 
-def euler_ancestral(x: Tensor, sigmas: Sigmas, noise: NoiseSource) -> Sampling:
-    """Step down by Euler below the next level, and add new noise up to it (eta = 1)."""
+def euler_ancestral(x: Tensor, sigmas: Sigmas, noise: NoiseSource, eta: float = 1.0) -> Sampling:
+    """Step down by Euler below the next level, and add new noise up to it, a share `eta` of what is usual."""
     for i, sigma, sigma_next in steps(sigmas):
         denoised = yield Ask(x, sigma, i)
-        sigma_down, sigma_up = ancestral_step(sigma, sigma_next)
+        sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         x = x + slope(x, denoised, sigma) * (sigma_down - sigma)
         if sigma_next > 0:
             x = x + noise(sigma, sigma_next) * sigma_up
     return x
+
+
+def ddim(
+    x: Tensor, sigmas: Sigmas, noise: NoiseSource, levels: NoiseLevels, eta: float
+) -> Sampling:
+    """DDIM (Song et al. 2020, https://arxiv.org/abs/2010.02502, eq. 12 and 16): Euler's steps, with noise where `eta` is above 0.
+
+    It ends at the lowest level that the model was trained on, in place of 0, and at variance 1: ``set_alpha_to_one`` is off
+    in SDXL's configuration.
+    """
+    if len(sigmas) < 2:
+        return x
+    last = min(levels.sigma_below(0.0, 1.0), sigmas[-2])
+    way = (*sigmas[:-1], last)
+    x = yield from (euler_ancestral(x, way, noise, eta) if eta else euler(x, way, noise))
+    return x / math.sqrt(1 + last**2)
 
 
 def heun(x: Tensor, sigmas: Sigmas, noise: NoiseSource) -> Sampling:

@@ -4,8 +4,9 @@ Numbers are those of float32 arithmetic on the CPU, as Fooocus has them. Knows n
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -52,6 +53,14 @@ class NoiseTable:
         log_sigma = torch.tensor(sigma, dtype=torch.float32).log()
         nearest = int((log_sigma - self.log_sigmas).abs().argmin())
         return self.first_timestep + nearest * self.stride
+
+    def timestep_between(self, sigma: float) -> float:
+        """Give the timestep of `sigma` (above 0), log-linear between entries and held at the ends."""
+        logs, log_sigma = self.log_sigmas.tolist(), math.log(sigma)
+        low = min(max(bisect_right(logs, log_sigma) - 1, 0), len(logs) - 2)
+        weight = (log_sigma - logs[low]) / (logs[low + 1] - logs[low])
+        place: float = low + min(max(weight, 0.0), 1.0)
+        return self.first_timestep + place * self.stride
 
     def sigma(self, timestep: float) -> float:
         """Give the noise level at a timestep, log-linear between entries and held at the ends."""
@@ -134,8 +143,53 @@ class ContinuousLevels:
         return sdxl_table().sigma_below(sigma, share)
 
 
-NoiseLevels = NoiseTable | ContinuousLevels
-"""What a model knows of noise."""
+@dataclass(frozen=True, eq=False)
+class ListedLevels:
+    """The levels of one walk, and what the UNet is told at each, as diffusers' schedulers list them."""
+
+    sigmas: tuple[float, ...]
+    """The levels that are walked down, falling to 0."""
+    timesteps: tuple[float, ...]
+    """What the UNet is told at each but the last."""
+    trained: NoiseTable
+    """The levels that the model was trained on."""
+
+    @cached_property
+    def _told(self) -> dict[float, float]:
+        return dict(zip(self.sigmas, (*self.timesteps, 0.0), strict=True))
+
+    def timestep(self, sigma: float) -> float:
+        """Look up what the UNet is told at a level of the list; at 0 it is 0."""
+        return self._told[sigma]
+
+    def percent_to_sigma(self, percent: float) -> float:
+        """Give the noise level of the step at a share of the steps.
+
+        Args:
+            percent: 0 is the first step. Below 0 every sigma counts as done, at 1 and above none.
+        """
+        if percent < 0:
+            return LARGEST_SIGMA
+        if percent >= 1:
+            return 0.0
+        return self.sigmas[round(percent * len(self.timesteps))]
+
+    def sigma_below(self, sigma: float, share: float) -> float:
+        """Give the trained level at a share of the timestep of `sigma`, rounded down; for 0 the lowest one."""
+        if share == 1 and sigma > 0:
+            return sigma
+        # In float32, as `NoiseTable` has it.
+        place = torch.tensor(share, dtype=torch.float32) * self.timestep(sigma)
+        return float(self.trained.sigmas[math.floor(place)])
+
+
+TrainedLevels = NoiseTable | ContinuousLevels
+"""What a model was trained on: what lists are made of."""
+NoiseLevels = TrainedLevels | ListedLevels
+"""What a model is sampled at."""
+
+ZERO_SNR_ALPHA = 2.0**-24
+"""Share of the signal's variance at the first of levels that begin with noise alone, where 0 would be no level."""
 
 
 @cache
@@ -147,6 +201,28 @@ def sdxl_table() -> NoiseTable:
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     alphas_cumprod = torch.cumprod(1 - betas, 0)
     sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().float()
+    return NoiseTable(sigmas=sigmas, log_sigmas=sigmas.log())
+
+
+@cache
+def diffusers_table(*, is_zero_snr: bool = False) -> NoiseTable:
+    """Build the same table in float32 throughout, as diffusers does: it differs from `sdxl_table` in the fifth digit.
+
+    Args:
+        is_zero_snr: Whether the signal is shifted and scaled so that the last level is noise alone, and the first stays.
+
+    Source: Lin et al. 2023, https://arxiv.org/abs/2305.08891, algorithm 1.
+    """
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float32) ** 2
+    if is_zero_snr:
+        signal = torch.cumprod(1 - betas, 0).sqrt()
+        first, last = signal[0].clone(), signal[-1].clone()
+        kept = ((signal - last) * (first / (first - last))) ** 2
+        betas = 1 - torch.cat([kept[:1], kept[1:] / kept[:-1]])
+    alphas_cumprod = torch.cumprod(1 - betas, 0)
+    if is_zero_snr:
+        alphas_cumprod[-1] = ZERO_SNR_ALPHA
+    sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
     return NoiseTable(sigmas=sigmas, log_sigmas=sigmas.log())
 
 

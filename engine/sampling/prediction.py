@@ -54,14 +54,22 @@ def denoised_from_edm(x: Tensor, prediction: Tensor, sigma: float) -> Tensor:
     return x * skip + prediction * out
 
 
-def consistency(read: Reading, levels: NoiseLevels) -> Reading:
-    """Wrap a reading as LCM models do, so that it is x itself where there is no noise (Luo et al. 2023, eq. 9)."""
+def consistency(
+    read: Reading, levels: NoiseLevels, kept: Callable[[Tensor, float], Tensor] = lambda x, _: x
+) -> Reading:
+    """Wrap a reading as LCM models do, so that it is x itself where there is no noise (Luo et al. 2023, eq. 9).
+
+    Args:
+        read: The reading.
+        levels: What is told of noise.
+        kept: From (x, sigma) to what is kept of x: x as the sampler has it in Fooocus, at variance 1 in diffusers.
+    """
 
     def denoised(x: Tensor, prediction: Tensor, sigma: float) -> Tensor:
         time = levels.timestep(sigma) * LCM_TIME_SCALE
         variance = time**2 + EDM_SPREAD**2
         skip, out = EDM_SPREAD**2 / variance, time / math.sqrt(variance)
-        return read(x, prediction, sigma) * out + x * skip
+        return read(x, prediction, sigma) * out + kept(x, sigma) * skip
 
     return denoised
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from engine.sampling.levels import NoiseLevels, sdxl_table
+from engine.sampling.levels import TrainedLevels, sdxl_table
 
 AYS_SDXL: tuple[float, ...] = (
     *(14.6146412293, 6.3184485287, 3.7681790315, 2.1811480769, 1.3405244945, 0.8620721141),
@@ -24,7 +24,7 @@ AYS_SD15: tuple[float, ...] = (
 """The same for SD 1.5."""
 
 
-def karras(table: NoiseLevels, n: int) -> tuple[float, ...]:
+def karras(table: TrainedLevels, n: int) -> tuple[float, ...]:
     """Gather the levels at low noise: evenly spaced in the 7th root (Karras et al. 2022, eq. 5)."""
     return (*karras_ramp(n, sigma_min=table.sigma_min, sigma_max=table.sigma_max), 0.0)
 
@@ -50,47 +50,47 @@ def karras_ramp(
     return tuple(levels.tolist())
 
 
-def exponential(table: NoiseLevels, n: int) -> tuple[float, ...]:
+def exponential(table: TrainedLevels, n: int) -> tuple[float, ...]:
     """Space the levels evenly in the logarithm."""
     levels = torch.linspace(math.log(table.sigma_max), math.log(table.sigma_min), n).exp()
     return (*levels.tolist(), 0.0)
 
 
-def normal(table: NoiseLevels, n: int) -> tuple[float, ...]:
+def normal(table: TrainedLevels, n: int) -> tuple[float, ...]:
     """Space the timesteps evenly, from the last to the first."""
     timesteps = torch.linspace(table.last_timestep, table.first_timestep, n)
     return (*map(table.sigma, timesteps.tolist()), 0.0)
 
 
-def sgm_uniform(table: NoiseLevels, n: int) -> tuple[float, ...]:
+def sgm_uniform(table: TrainedLevels, n: int) -> tuple[float, ...]:
     """Space the timesteps evenly as if there were one step more, and leave that one out."""
     timesteps = torch.linspace(table.last_timestep, table.first_timestep, n + 1)[:-1]
     return (*map(table.sigma, timesteps.tolist()), 0.0)
 
 
-def simple(table: NoiseLevels, n: int) -> tuple[float, ...]:
+def simple(table: TrainedLevels, n: int) -> tuple[float, ...]:
     """Take every so-manieth entry of the table, from the top."""
     size = len(table.sigmas)
     return (*(float(table.sigmas[size - 1 - int(i * size / n)]) for i in range(n)), 0.0)
 
 
-def ddim_uniform(table: NoiseLevels, n: int) -> tuple[float, ...]:
+def ddim_uniform(table: TrainedLevels, n: int) -> tuple[float, ...]:
     """Take entries of the table at a whole stride from the second on: n of them, or some more."""
     size = len(table.sigmas)
     return (*reversed(table.sigmas[1 :: max(1, size // n)].tolist()), 0.0)
 
 
-def turbo(table: NoiseLevels, n: int) -> tuple[float, ...]:
+def turbo(table: TrainedLevels, n: int) -> tuple[float, ...]:
     """Take the timesteps 999, 899, ... that SDXL Turbo was distilled at; there are ten."""
     return (*(table.sigma(999 - 100 * i) for i in range(min(n, 10))), 0.0)
 
 
-def align_your_steps(table: NoiseLevels, n: int) -> tuple[float, ...]:
+def align_your_steps(table: TrainedLevels, n: int) -> tuple[float, ...]:
     """Take the levels found for SDXL, log-linear between them where there are not ten steps."""
     return _interpolated(AYS_SDXL, n)
 
 
-def align_your_steps_sd15(table: NoiseLevels, n: int) -> tuple[float, ...]:
+def align_your_steps_sd15(table: TrainedLevels, n: int) -> tuple[float, ...]:
     """Take the levels found for SD 1.5, log-linear between them where there are not ten steps."""
     return _interpolated(AYS_SD15, n)
 
@@ -105,7 +105,7 @@ def _interpolated(levels: tuple[float, ...], n: int) -> tuple[float, ...]:
     return (*torch.tensor(levels[:-1], dtype=torch.float32).tolist(), 0.0)
 
 
-Schedule = Callable[[NoiseLevels, int], tuple[float, ...]]
+Schedule = Callable[[TrainedLevels, int], tuple[float, ...]]
 
 SCHEDULES: Mapping[str, Schedule] = {
     "normal": normal,
@@ -129,7 +129,7 @@ UNSAMPLED = ("turbo", "align_your_steps")
 
 def schedule(
     name: str,
-    levels: NoiseLevels,
+    levels: TrainedLevels,
     n: int,
     *,
     strength: float = 1.0,
@@ -166,7 +166,7 @@ def schedule(
 
 def named_levels(
     name: str,
-    levels: NoiseLevels,
+    levels: TrainedLevels,
     n: int,
     *,
     strength: float = 1.0,
@@ -226,12 +226,12 @@ def sub_range(
     return sigmas[first:] if first < len(sigmas) - 1 else ()
 
 
-def starts_from_pure_noise(sigma: float, table: NoiseLevels) -> bool:
+def starts_from_pure_noise(sigma: float, table: TrainedLevels) -> bool:
     """Whether a first noise level is the highest the model knows, or above it."""
     return sigma > table.sigma_max or math.isclose(sigma, table.sigma_max, rel_tol=1e-5)
 
 
-def initial_latents(noise: Tensor, latents: Tensor, sigma: float, table: NoiseLevels) -> Tensor:
+def initial_latents(noise: Tensor, latents: Tensor, sigma: float, table: TrainedLevels) -> Tensor:
     """Put noise on latents so that sampling can start.
 
     Args:

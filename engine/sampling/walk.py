@@ -43,14 +43,19 @@ def slope(x: Tensor, denoised: Tensor, sigma: float) -> Tensor:
     return (x - denoised) / sigma
 
 
-def ancestral_step(sigma: float, sigma_next: float) -> tuple[float, float]:
+def ancestral_step(sigma: float, sigma_next: float, eta: float = 1.0) -> tuple[float, float]:
     """Split a step into the level to go down to and the noise to add there.
+
+    Args:
+        sigma: Where the step begins.
+        sigma_next: Where it ends, at most `sigma`.
+        eta: Share of the noise that a reversed diffusion would add, 0 to 1.
 
     Returns:
         ``sigma_down`` and ``sigma_up``, whose squares sum to that of `sigma_next`.
     """
     variance_up = sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2
-    sigma_up = min(sigma_next, math.sqrt(variance_up))
+    sigma_up = min(sigma_next, eta * math.sqrt(variance_up))
     return math.sqrt(sigma_next**2 - sigma_up**2), sigma_up
 
 
