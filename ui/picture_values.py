@@ -17,6 +17,7 @@ from engine.image_inputs import ImagePrompt, Inpaint, UpscaleOrVary
 from engine.knobs import knob
 from ui.form import Part
 from ui.image_input import Upload, Uploads
+from ui.mask_from import MaskPanel
 from ui.notations import NOTATIONS, SLOTS
 from ui.sketcher import MASK_FIELD, read_sketch, write_sketch
 
@@ -46,6 +47,8 @@ class PicturesPanel:
     sketch: gr.HTML
     inpaint: Mapping[str, Part]
     """By field of `Inpaint`."""
+    mask: MaskPanel
+    """Finds a mask for the sketch."""
     picture: gr.HTML
     """The one to vary or to enlarge."""
     change: Mapping[str, Part]

@@ -22,6 +22,7 @@ from engine.image_inputs import (
 from engine.knobs import bounds, knob
 from ui.form import Part, component, drawn
 from ui.image_input import MAX_BYTES, MAX_PIXELS, MAX_SIDE
+from ui.mask_from import BUTTON, MaskPanel, mask_panel
 from ui.notations import SLOTS, empty_slot
 from ui.picture_values import PicturesPanel
 from ui.sketcher import sketcher
@@ -92,10 +93,10 @@ def pictures_panel(start: Mapping[str, Any], *, can_bring: bool) -> PicturesPane
         with gr.Column(elem_id="image_prompts_panel", min_width=0):
             slots = _slots(start)
         with gr.Column(elem_id="inpaint_panel", min_width=0):
-            sketch, inpaint = _inpaint()
+            sketch, inpaint, mask = _inpaint()
         with gr.Column(elem_id="upscale_or_vary_panel", min_width=0):
             picture, change = _change()
-    return PicturesPanel(choice, slots, sketch, inpaint, picture, change)
+    return PicturesPanel(choice, slots, sketch, inpaint, mask, picture, change)
 
 
 def _slots(start: Mapping[str, Any]) -> Part:
@@ -128,9 +129,9 @@ def _range(name: str) -> dict[str, Any]:
     return {"name": facts.label, "help": facts.help, "low": low, "high": high, "step": facts.step}
 
 
-def _inpaint() -> tuple[gr.HTML, dict[str, Part]]:
+def _inpaint() -> tuple[gr.HTML, dict[str, Part], MaskPanel]:
     with gr.Row(elem_id="inpaint_row"):
-        sketch = sketcher("sketch")
+        sketch = sketcher("sketch", submits=("generate", BUTTON))
         with gr.Column(elem_id="inpaint_settings", min_width=0):
             parts = {
                 "mode": component(
@@ -149,10 +150,12 @@ def _inpaint() -> tuple[gr.HTML, dict[str, Part]]:
                 ),
             }
             _needed("inpaint", "improve")
+            with gr.Accordion("Mask from the picture", open=False, elem_classes=["group"]):
+                mask = mask_panel()
             with gr.Accordion("More on repainting", open=False, elem_classes=["group"]):
                 for name in _INPAINT_MORE:
                     parts[name] = _part(Inpaint, name, elem_id=f"inpaint_{name}")
-    return sketch, parts
+    return sketch, parts, mask
 
 
 def _change() -> tuple[gr.HTML, dict[str, Part]]:

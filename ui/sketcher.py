@@ -78,11 +78,17 @@ def read_sketch(value: object, uploads: Uploads, owner: str) -> Sketch | None:
     )
 
 
-def write_sketch(image: Upload, mask: Upload | None = None) -> str:
+def write_sketch(image: Upload, mask: Upload | None = None, *, is_late: bool = False) -> str:
     """Write a value that makes the part show this picture and mask; for an event's answer.
 
     Where the picture is the one that is shown already, the mask replaces the painted one, which *undo* brings back.
+
+    Args:
+        image: The picture.
+        mask: What of it is painted anew.
+        is_late: Whether somebody may have chosen another picture since, which stays then.
     """
+    show = "mask" if is_late else "all"
     return json.dumps(
-        {"image": image.name, "mask": None if mask is None else mask.name, "show": True}
+        {"image": image.name, "mask": None if mask is None else mask.name, "show": show}
     )

@@ -11,6 +11,7 @@ import gradio as gr
 from engine import EngineError, TextRequest, plan
 from engine.records.literals import json_object
 from ui.form import Form, Part, component, flat, nested
+from ui.mask_events import connect_mask
 from ui.picture_values import PICTURES, PicturesPanel
 from ui.pictures_panel import pictures_panel
 from ui.preset_events import choose_preset, connect_presets
@@ -62,6 +63,7 @@ def text_tab(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
     fields["image_prompts"] = panel.slots
     form = Form(TextRequest, {**fields, **column.fields}, partial(_is_there, studio))
     _submit(studio, form, panel, generate, stage)
+    connect_mask(studio, demo, panel.mask, panel.sketch, partial(_visitor, studio))
     keep = _remember(form, demo)
 
     def show(named: Mapping[str, Any], request: gr.Request) -> dict[Any, Any]:

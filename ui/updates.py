@@ -63,6 +63,7 @@ def job_facts(job: JobView) -> dict[str, Any]:
         "state": job.state,
         "text": _waiting(job.position or 0) if job.state == "waiting" else "",
         "prompt": job.prompt,
+        "paints": job.plan is None or job.plan.needs_base_model,
         "count": image_count(job),
         "ratio": round(job.plan.size.ratio, 4) if job.plan else 1.0,
         "images": [image_facts(image) for image in job.images],

@@ -2,10 +2,12 @@
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ui
-from engine import TextRequest, plan
+from engine import Shelves, TextRequest, plan, read_library
 from jobs import ImageView
 from tests.ui.studios import full_library, open_jobs
 from ui.image_input import Uploads
@@ -14,15 +16,21 @@ PATIENCE_S = 30.0
 
 
 class LiveStudio:
-    """A running page whose engine makes a step only when it is told to."""
+    """A running page whose engine makes a step only when it is told to, or one that paints with a models folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, models_dir: Path | None = None) -> None:
         self.gate = threading.Semaphore(0)
-        self.jobs = open_jobs(folder, gate=self.gate)
+        engine = None if models_dir is None else partial(paint_on_one_thread, models_dir)
+        read = (
+            full_library
+            if models_dir is None
+            else partial(read_library, Shelves(models_dir=models_dir))
+        )
+        self.jobs = open_jobs(folder, gate=self.gate, engine=engine)
         self.studio = ui.Studio(
             jobs=self.jobs,
-            library=full_library(),
-            read_library=full_library,
+            library=read(),
+            read_library=read,
             presets_dir=folder / "presets",
             uploads=Uploads(folder / "uploads"),
         )
@@ -79,6 +87,17 @@ class LiveStudio:
         self.rest()
         self.demo.close()
         self.jobs.close()
+
+
+def paint_on_one_thread(models_dir: Path) -> Any:
+    """Make a real engine."""
+    import torch
+
+    from engine.engine import create
+
+    engine = create(str(models_dir), device="cpu")
+    torch.set_num_threads(1)
+    return engine
 
 
 def visit(page, studio: LiveStudio) -> None:

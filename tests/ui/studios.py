@@ -3,8 +3,9 @@
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from engine import Catalog, Checkpoint, Library, Size
 from engine.catalog import Weights
@@ -62,18 +63,21 @@ def in_event_loop(build: Callable[[], T]) -> T:
 
 
 def open_jobs(
-    folder: Path, *, step_s: float = 0.0, gate: threading.Semaphore | None = None
+    folder: Path,
+    *,
+    step_s: float = 0.0,
+    gate: threading.Semaphore | None = None,
+    engine: Callable[[], Any] | None = None,
 ) -> Jobs:
-    """Start a queue on a folder."""
+    """Start a queue on a folder; `engine` makes another one than the painting engine."""
+    usual = partial(PaintingEngine, slots=1, step_s=step_s, gate=gate)
     settings = JobSettings(
         data_dir=folder / "data",
         output_dir=folder / "outputs",
         max_waiting=MAX_WAITING,
         drain_s=1.0,
     )
-    jobs = Jobs(
-        settings, lambda: ThreadWorker(lambda: PaintingEngine(slots=1, step_s=step_s, gate=gate))
-    )
+    jobs = Jobs(settings, lambda: ThreadWorker(engine or usual))
     jobs.start()
     return jobs
 

@@ -4,17 +4,30 @@ import asyncio
 import dataclasses
 import io
 import json
+import threading
 
 import gradio as gr
 import pytest
 from PIL import Image
 
-from engine import InvalidRequest, ModelNotFound
+from engine import Catalog, InvalidRequest, Library, ModelNotFound
+from engine.catalog import Weights
 from engine.image_inputs import MaskFrom
+from engine.partners import DETECTOR, MASK_NETWORKS
+from engine.partners import SAM as SAM_NETWORKS
 from engine.plan import FindMask
-from tests.ui.studios import in_event_loop
+from tests.ui.studios import POCKET, in_event_loop, open_jobs
 from ui.image_input import Uploads
-from ui.mask_from import EXAMPLES, found_mask, is_used, mask_settings, submit_mask
+from ui.mask_from import (
+    EXAMPLES,
+    found_mask,
+    in_words,
+    is_used,
+    mask_panel,
+    missing,
+    submit_mask,
+    usual_model,
+)
 from ui.sketcher import write_sketch
 
 ME = "me"
@@ -36,16 +49,55 @@ def sketch(own) -> str:
 def settings():
     def build():
         with gr.Blocks(analytics_enabled=False):
-            return mask_settings()
+            return mask_panel()
 
-    parts = in_event_loop(build)
-    return {name: part.value for name, part in parts.items()}
+    parts = in_event_loop(build).settings
+    held = {name: part.value for name, part in parts.items()}
+    return {**held, "model": MaskFrom.model_fields["model"].default}
 
 
 def test_every_field_has_a_part_with_its_default(settings) -> None:
     assert settings == {
         name: field.default for name, field in MaskFrom.model_fields.items() if name != "image"
     }
+
+
+def test_the_page_starts_from_a_model_that_runs_here(settings, monkeypatch) -> None:
+    monkeypatch.setattr("ui.mask_from.ONNX_LIBRARY", "no_such_library")
+    assert usual_model() == "sam"
+    monkeypatch.setattr("ui.mask_from.ONNX_LIBRARY", "json")
+    assert usual_model() == settings["model"]
+
+
+def test_what_it_takes_is_said_before_it_is_asked_for(library, settings, monkeypatch) -> None:
+    monkeypatch.setattr("ui.mask_from.ONNX_LIBRARY", "no_such_library")
+    told = missing(library, settings)
+    assert told == {
+        "text": "isnet-general-use needs a library: pip install no_such_library",
+        "wrong": True,
+    }
+    monkeypatch.setattr("ui.mask_from.ONNX_LIBRARY", "json")
+    file = MASK_NETWORKS["isnet-general-use"].file
+    fetched = "fetched into models/inpaint with the first mask (size unknown)"
+    assert missing(library, settings) == {"text": f"{file} is {fetched}"}
+    bare = Library(catalog=Catalog([POCKET]))
+    assert missing(bare, settings) == {"text": f"It takes {file} in models/inpaint", "wrong": True}
+    both = f"{DETECTOR.file} and {SAM_NETWORKS['vit_b'].file}"
+    by_words = {**settings, "model": "sam"}
+    assert missing(library, by_words)["text"].startswith(f"{both} are fetched into models/segm")
+    boxes = {**by_words, "boxes_only": True}
+    assert missing(library, boxes)["text"].startswith(f"{DETECTOR.file} is fetched into models/")
+
+
+def test_nothing_is_said_of_what_is_there(library, settings, tmp_path) -> None:
+    offers = (DETECTOR, SAM_NETWORKS["vit_b"])
+    files = [Weights(name=it.file, path=tmp_path, kind=it.kind) for it in offers]
+    there = Library(catalog=Catalog([POCKET], files))
+    by_words = {**settings, "model": "sam"}
+    assert missing(there, by_words) == {"text": ""}
+    fetched = [Weights(name=it.file, path=tmp_path, kind=it.kind) for it in offers]
+    since = Library(catalog=Catalog([POCKET], offers=fetched))  # read before they came
+    assert missing(since, by_words) == {"text": ""}
 
 
 def test_only_what_the_model_uses_is_read(own, sketch, settings) -> None:
@@ -66,6 +118,21 @@ def test_the_mask_comes_into_the_sketcher(own, sketch, settings) -> None:
     held = json.loads(asyncio.run(find()))
     assert held["image"] == json.loads(sketch)["image"]
     assert own.uploads.find(held["mask"], ME).media_type == "image/png"
+    assert own.jobs.history(owner=ME) == []  # it is no picture that somebody made
+
+
+def test_a_search_that_was_stopped_gives_nothing(own, sketch, settings, tmp_path) -> None:
+    asked = {**settings, "model": "sam", "prompt": "face"}
+    still = open_jobs(tmp_path / "still", gate=threading.Semaphore(0))
+    studio = dataclasses.replace(own, jobs=still)
+
+    async def find() -> str | None:
+        job = submit_mask(studio, sketch, asked, ME)
+        still.cancel(job, owner=ME)
+        return await found_mask(studio, job, sketch, ME)
+
+    assert asyncio.run(find()) is None
+    still.close()
 
 
 def test_without_a_picture_words_or_library_there_is_a_sentence(
@@ -73,8 +140,11 @@ def test_without_a_picture_words_or_library_there_is_a_sentence(
 ) -> None:
     with pytest.raises(InvalidRequest, match=r"mask_from\.image: choose a picture first"):
         submit_mask(own, "", settings, ME)
-    with pytest.raises(InvalidRequest, match=r"mask_from\.prompt: expected words"):
+    with pytest.raises(InvalidRequest, match=r"mask_from\.prompt: expected words") as caught:
         submit_mask(own, sketch, {**settings, "model": "sam"}, ME)
+    assert in_words(caught.value) == "Look for: expected words for what to find, got none"
+    with pytest.raises(InvalidRequest, match=r"mask_from\.image: expected a picture that is still"):
+        submit_mask(own, sketch, settings, "somebody else")
     monkeypatch.setattr("ui.mask_from.ONNX_LIBRARY", "no_such_library")
     with pytest.raises(ModelNotFound, match=r"isnet-general-use: .*pip install onnxruntime"):
         submit_mask(own, sketch, settings, ME)

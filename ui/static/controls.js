@@ -37,18 +37,18 @@ export function mount({ element }) {
   });
   new MutationObserver((changes) => changes.flatMap((change) => [...change.addedNodes]).forEach((node) => {
     if (!node.matches?.("div.validation-error")) return;
-    open(true);
+    if (settings.contains(node)) open(true);
     complain(node);
-  })).observe(settings, { childList: true, subtree: true });
+  })).observe(document.getElementById("desk"), { childList: true, subtree: true });
 }
 
 // A value was refused: its field may be folded away or lie in another tab.
 function complain(message) {
   const tab = message.closest("[role=tabpanel]:not(#text_tab)");
   if (tab) document.getElementById(`${tab.id}-button`)?.click();
-  message.closest(".group")?.querySelector(".label-wrap:not(.open)")?.click();
+  message.closest(".group")?.querySelector(":scope > .label-wrap:not(.open)")?.click();
   message.scrollIntoView({ block: "nearest" });
   const label = message.closest(".block")?.querySelector("[data-testid=block-info], .field_label");
   const name = [...(label?.childNodes ?? [])].filter((node) => node.nodeType === Node.TEXT_NODE).map((node) => node.textContent).join("").trim();
-  toast(`${name}: ${message.textContent.trim()}`);
+  toast([name, message.textContent.trim()].filter(Boolean).join(": "));
 }

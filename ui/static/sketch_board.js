@@ -63,13 +63,16 @@ export class Board extends EventTarget {
     return turn === this.#turn ? this.open(file) : null;
   }
 
-  // Shows what the studio has under these names.
-  async follow({ image, mask }) {
-    if (image !== this.picture?.name) await this.load(address(`inputs/${image}`));
+  // Shows what the studio has under these names; a `mask` alone only on its own picture.
+  async follow({ image, mask, show }) {
+    if (image !== this.picture?.name) {
+      if (show === "mask") return this.edited(0), "The mask that was found is for another picture";
+      await this.load(address(`inputs/${image}`));
+    }
     if (!mask || !this.mask) return;
     const answer = await fetch(address(`inputs/${mask}`));
     if (!answer.ok) throw new Error("This mask is not there any more");
-    await this.take(await answer.blob());
+    return this.take(await answer.blob());
   }
 
   remove() {

@@ -164,7 +164,8 @@ function drawQueue(list) {
   const key = JSON.stringify(waiting.map((job) => [job.id, job.text]));
   if (list.dataset.key === key) return;
   list.dataset.key = key;
+  const name = (job) => job.prompt || (job.paints ? "No words" : "Mask from the picture");
   list.replaceChildren(...waiting.map((job) =>
-    el("li", { class: "queued", title: job.text }, el("span", {}, job.prompt || "No words"),
-      el("button", { type: "button", "aria-label": `Cancel ${job.prompt || "this job"}`, onclick: () => watcher.cancel(job.id) }, "×"))));
+    el("li", { class: "queued", title: job.text }, el("span", {}, name(job)),
+      el("button", { type: "button", "aria-label": `Cancel ${name(job)}`, onclick: () => watcher.cancel(job.id) }, "×"))));
 }

@@ -60,7 +60,8 @@ class Watcher extends EventTarget {
       this.offline = false;
       this.studio = studio;
       this.queue = jobs;
-      const first = jobs.find((job) => job.state === "running") ?? jobs[0];
+      const pictures = jobs.filter((job) => job.paints); // a mask goes to the sketcher, not on the stage
+      const first = pictures.find((job) => job.state === "running") ?? pictures[0];
       if (first && !this.running) this.#stage(first);
     } catch {
       this.offline = true;
