@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 from api.answers import NO_BILL, Answer, cancelled, flat, of_failure
@@ -10,9 +11,12 @@ from api.settings import Api
 from api.wire.endpoints import LORA
 from engine import Failed
 from jobs import Call, ImageView, JobView
+from jobs.files import TENSORS
 
 log = logging.getLogger(__name__)
 
+EXTRAS = {"latents": "debug_latents", "passes": "debug_per_pass_latents"}
+"""fal's fields of the further files of a job."""
 GONE = "The request is not known any more."
 
 
@@ -64,7 +68,9 @@ def output(api: Api, call: Call, job: JobView, cdn: str) -> dict[str, Any]:
     return {
         "images": [picture for picture, _ in found],
         "has_nsfw_concepts": [flag for _, flag in found],
-        **(_of_studio(job) if call.endpoint == LORA else {"timings": _timings(job)}),
+        **(
+            _of_studio(api, call, job, cdn) if call.endpoint == LORA else {"timings": _timings(job)}
+        ),
     }
 
 
@@ -76,9 +82,29 @@ def _timings(job: JobView) -> dict[str, float]:
     return timings
 
 
-def _of_studio(job: JobView) -> dict[str, Any]:
-    """Write what only the LoRA endpoint answers: the seed of the first picture."""
-    return {"seed": job.plan.images[0].seed if job.plan else None}
+def _of_studio(api: Api, call: Call, job: JobView, cdn: str) -> dict[str, Any]:
+    """Write what only the LoRA endpoint answers: the seed of the first picture, and latents that were asked for."""
+    told: dict[str, Any] = {"seed": job.plan.images[0].seed if job.plan else None}
+    for image in job.images:
+        for kind, path in image.extras.items():
+            name = f"{EXTRAS[kind]}_{job.id}{path.suffix}"
+            told[EXTRAS[kind]] = _tensors(api, call, path, name, cdn)
+    return told
+
+
+def _tensors(api: Api, call: Call, path: Path, name: str, cdn: str) -> dict[str, Any] | None:
+    """Write one file of tensors; None when it is gone."""
+    try:
+        stored = api.files.link(path, content_type=TENSORS, file_name=name, owner=call.owner)
+    except (OSError, ValueError) as error:
+        log.warning("%s is gone: %s", name, type(error).__name__, extra={"job": call.id})
+        return None
+    return {
+        "url": api.files.address(stored, cdn),
+        "content_type": TENSORS,
+        "file_name": stored.name,
+        "file_size": stored.size,
+    }
 
 
 def _picture(api: Api, call: Call, image: ImageView, cdn: str) -> dict[str, Any] | None:

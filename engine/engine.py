@@ -384,8 +384,9 @@ class Engine:
         vae = self._palette.model.decoder_of(image.latent_format)
         latents = image.latent_format.to_vae(image.latents)
         ready = self._ready(work, index, beginning.finish(vae, latents))
+        extras = work.extras(index, is_flagged=ready.has_nsfw_concept)
         work.timings["decode"] += time.monotonic() - started
-        return ready
+        return dataclasses.replace(ready, extras=extras)
 
     def _ready(self, work: Work, index: int, picture: Image.Image) -> ImageReady:
         """Look a finished picture over, and write its file."""

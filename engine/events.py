@@ -62,6 +62,8 @@ class ImageReady:
     plan: str | None = field(default=None, repr=False)
     """The plan of this picture alone as JSON, as it was painted: with an expansion model's words and the hashes of the
     weights; None where nothing was added to the job's plan."""
+    extras: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Files of the whole job that come with its last picture, in safetensors: ``latents``, ``passes``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from engine.events import Event, Failed, Finished, ImageReady, ImageSkipped, Pro
 from engine.fetching import Fetch
 from engine.loop import Running
 from engine.plan import Plan
+from engine.stages.kept_latents import Kept, latents_file, passes_file, recorder_of
 from engine.starts import Beginning, Sizes
 
 
@@ -39,6 +40,8 @@ class Work:
     """Images that are made or skipped."""
     flags: dict[int, bool] = field(default_factory=dict)
     """Of each image that is made, whether the safety checker took it for unsafe."""
+    kept: dict[int, Kept] = field(default_factory=dict)
+    """Latents of each image that is made, where the plan asks for them."""
     is_over: bool = False
     admitted_at: float = field(default_factory=time.monotonic)
 
@@ -110,6 +113,22 @@ class Work:
         self.running.pop(ready.index, None)
         self.flags[ready.index] = ready.has_nsfw_concept
         self._tell_over(ready)
+
+    def extras(self, index: int, *, is_flagged: bool) -> dict[str, bytes]:
+        """Keep the latents of a running image that is done; with the job's last one, write those of all as files.
+
+        Of what the safety checker took for unsafe nothing is kept.
+        """
+        studio, image = self.plan.studio, self.running[index]
+        if studio is None or not (studio.keeps_latents or studio.keeps_passes):
+            return {}
+        if not is_flagged:
+            self.kept[index] = Kept(image.latents, recorder_of(image.setup.seams))
+        if self.over + 1 < len(self.plan.images) or not self.kept:
+            return {}
+        kept = [item for _, item in sorted(self.kept.items())]
+        files = {"latents": latents_file(kept)} if studio.keeps_latents else {}
+        return files | ({"passes": passes_file(kept)} if studio.keeps_passes else {})
 
     def skip(self) -> None:
         """End the image that is nearest to its end; the others go on."""

@@ -1,5 +1,6 @@
 """What faces read: jobs, stories and pictures as they are in the database. Callable from any thread; changes nothing."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -151,6 +152,10 @@ class Archive:
             created_at=datetime.fromtimestamp(row.created_at, UTC),
             prompt=row.prompt,
             plan=_plan_of_image(row),
+            extras={
+                name: self._outputs.path(path)
+                for name, path in json.loads(row.extras or "{}").items()
+            },
         )
 
 

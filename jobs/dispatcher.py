@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from engine import (
@@ -26,7 +26,7 @@ from engine import (
 from jobs.archive import Archive, read_plan
 from jobs.claims import settle_claim, settle_old_claims
 from jobs.errors import IdTaken, QueueFull, ShuttingDown, StartTimeout, StorageFailed
-from jobs.files import InputFolder, OutputFolder
+from jobs.files import TENSORS, InputFolder, OutputFolder
 from jobs.live import Live, revive, until
 from jobs.protocol import Cancel, GivenBack, JobEvent, Message, Ready, Run, Skip, Worker
 from jobs.store import NewImage, NewJob, Store
@@ -340,23 +340,35 @@ class Dispatcher:
     def _save(self, live: Live, event: ImageReady) -> None:
         if event.index in live.settled or live.doom is not None:
             return
+        saved: list[str] = []
         try:
-            name = self._outputs.save(live.id, event.content_type, event.data)
-        except OSError as error:
-            self._doom(live, f"the picture could not be saved: {error.strerror}")
+            saved.append(self._outputs.save(live.id, event.content_type, event.data))
+            for data in event.extras.values():
+                saved.append(self._outputs.save(live.id, TENSORS, data))
+            entry = self._record(live, event, saved)
+        except (OSError, StorageFailed) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            self._doom(live, f"the picture could not be saved: {reason}")
+            self._settle_claims(live, saved, is_recorded=False)
             return
-        entry = Entry(live.story.next_seq, replace(event, data=b""), self._outputs.path(name))
-        image = NewImage(id=uuid.uuid4().hex, path=name, event=event)
-        try:
-            self._store.add_image(live.id, image, entry)
-        except StorageFailed as error:
-            self._doom(live, f"the picture could not be saved: {error}")
-            settle_claim(self._outputs, live.id, name, is_recorded=False)
-            return
-        settle_claim(self._outputs, live.id, name, is_recorded=True)
+        self._settle_claims(live, saved, is_recorded=True)
         live.settled.add(event.index)
         live.story.add(entry.event, entry.path)
         self._tell(entry.event)
+
+    def _record(self, live: Live, event: ImageReady, saved: Sequence[str]) -> Entry:
+        """Record a picture whose files are written, its own first."""
+        name, *others = saved
+        seen = replace(event, data=b"", extras={})
+        entry = Entry(live.story.next_seq, seen, self._outputs.path(name))
+        extras = dict(zip(event.extras, others, strict=True))
+        image = NewImage(id=uuid.uuid4().hex, path=name, event=event, extras=extras)
+        self._store.add_image(live.id, image, entry)
+        return entry
+
+    def _settle_claims(self, live: Live, names: Iterable[str], *, is_recorded: bool) -> None:
+        for name in names:
+            settle_claim(self._outputs, live.id, name, is_recorded=is_recorded)
 
     def _note_skipped(self, live: Live, event: ImageSkipped) -> None:
         if event.index in live.settled:

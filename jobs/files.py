@@ -21,7 +21,13 @@ from jobs.errors import DataDirInUse
 
 PART = ".part"
 """Ending of a file that is being written."""
-ENDINGS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
+TENSORS = "application/x-safetensors"
+ENDINGS = {
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "image/webp": "webp",
+    TENSORS: "safetensors",
+}
 CLAIM = re.compile(rf"\.(?P<name>[^.]+\.[^.]+)\.(?P<job_id>[^.]+){re.escape(PART)}")
 """Name of the file that says which job wrote a picture that is not recorded yet."""
 

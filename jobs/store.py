@@ -7,7 +7,7 @@ none. Only the dispatcher's thread calls what writes.
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -48,6 +48,8 @@ class NewImage:
     id: str
     path: str
     event: ImageReady
+    extras: Mapping[str, str] = field(default_factory=dict)
+    """Paths of further files, by what they are."""
 
 
 class Store:
@@ -137,6 +139,7 @@ class Store:
                     height=event.size.height,
                     content_type=event.content_type,
                     plan=event.plan,
+                    extras=json.dumps(dict(image.extras)) if image.extras else None,
                     created_at=time.time(),
                 )
             )
@@ -160,11 +163,11 @@ class Store:
         """Take the mark of `hide` off; returns how many had it."""
         return self._mark(image_ids, owner, images.c.deleted_at.is_not(None), None)
 
-    def hidden_before(self, when: float, limit: int) -> list[tuple[str, str]]:
-        """List id and path of images that were deleted before `when`, at most `limit`."""
-        query = sa.select(images.c.id, images.c.path).where(images.c.deleted_at < when).limit(limit)
+    def hidden_before(self, when: float, limit: int) -> list[tuple[str, list[str]]]:
+        """List id and files of images that were deleted before `when`, at most `limit`."""
+        query = _files(images.c.deleted_at < when).limit(limit)
         with self._database.transaction() as connection:
-            return [(row.id, row.path) for row in connection.execute(query)]
+            return [(row.id, _paths(row)) for row in connection.execute(query)]
 
     def forget(self, image_ids: Sequence[str]) -> None:
         """Remove images, whose files are gone, for good."""
@@ -204,10 +207,10 @@ class Store:
             return connection.scalar(query) is not None
 
     def paths(self, job_id: str) -> list[str]:
-        """List the paths of all images of a job, also of deleted ones."""
-        query = sa.select(images.c.path).where(images.c.job_id == job_id)
+        """List the files of all images of a job, also of deleted ones."""
+        query = _files(images.c.job_id == job_id)
         with self._database.transaction() as connection:
-            return list(connection.scalars(query))
+            return [path for row in connection.execute(query) for path in _paths(row)]
 
     def used_inputs(self) -> set[str]:
         """Collect the hashes of all inputs that any job refers to."""
@@ -244,6 +247,14 @@ def _move(
 ) -> bool:
     change = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state.in_(before))
     return connection.execute(change.values(state=after, **values)).rowcount == 1
+
+
+def _files(which: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(images.c.id, images.c.path, images.c.extras).where(which)
+
+
+def _paths(row: sa.Row[Any]) -> list[str]:
+    return [row.path, *json.loads(row.extras or "{}").values()]
 
 
 def _note(connection: sa.Connection, job_id: str, entry: Entry) -> None:

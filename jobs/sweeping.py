@@ -24,8 +24,9 @@ def sweep_trash(store: Store, outputs: OutputFolder, days: float) -> None:
     """
     cutoff = time.time() - days * DAY_S
     while found := store.hidden_before(cutoff, COUNT):
-        for _, name in found:
-            outputs.remove(name)
+        for _, names in found:
+            for name in names:
+                outputs.remove(name)
         store.forget([image_id for image_id, _ in found])
 
 

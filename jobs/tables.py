@@ -55,13 +55,14 @@ images = Table(
     Column("height", Integer, nullable=False),
     Column("content_type", String(40), nullable=False),
     Column("plan", Text),
+    Column("extras", Text),
     Column("created_at", Float(53), nullable=False),
     Column("deleted_at", Float(53), index=True),
     UniqueConstraint("job_id", "place", name="uq_images_job_id_place"),
     sqlite_autoincrement=True,
 )
 """`place` is the image's index in the job's plan; `path` is below the output folder; `plan` is the image's own as it was
-painted, null where that is the job's."""
+painted, null where that is the job's; `extras`: JSON, paths of further files by what they are."""
 
 events = Table(
     "events",

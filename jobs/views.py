@@ -57,6 +57,8 @@ class ImageView:
     prompt: str
     plan: Plan | None = field(repr=False)
     """The plan of this picture alone, as it was painted; None when a version wrote it whose plans this one cannot read."""
+    extras: Mapping[str, Path] = field(default_factory=dict)
+    """Further files that came with it, by what they are; see `engine.ImageReady`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
