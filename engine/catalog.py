@@ -31,7 +31,7 @@ MAX_HEADER = 64 * 2**20
 """Longest safetensors header that is read, in bytes; real SDXL checkpoints stay below 1 MB."""
 POCKET = "pocket"
 FETCHED = "fetched"
-"""Folder of the LoRAs that requests named by their address."""
+"""Folder of the weights that requests named by their address or by a repository."""
 Kind = Literal[
     "checkpoint",
     "lora",
@@ -44,6 +44,9 @@ Kind = Literal[
     "upscaler",
     "inpaint",
     "segmenter",
+    "unet",
+    "ic_light",
+    "insightface",
 ]
 """What a file of weights is for."""
 FOLDERS: Mapping[Kind, str] = {
@@ -58,6 +61,9 @@ FOLDERS: Mapping[Kind, str] = {
     "upscaler": "upscale_models",
     "inpaint": "inpaint",
     "segmenter": "segmenters",
+    "unet": "unet",
+    "ic_light": "ic_light",
+    "insightface": "insightface",
 }
 """Name of the folder of each kind below the models folder."""
 ENDINGS: Mapping[Kind, tuple[str, ...]] = {
@@ -68,10 +74,13 @@ ENDINGS: Mapping[Kind, tuple[str, ...]] = {
     "vae_approx": (".safetensors",),
     "safety_checker": (".safetensors", ".bin"),
     "controlnet": (".safetensors", ".bin", ".pth"),
-    "clip_vision": (".safetensors",),
+    "clip_vision": (".safetensors", ".bin"),
     "upscaler": (".safetensors", ".bin", ".pth"),
     "inpaint": (".safetensors", ".pth", ".patch", ".onnx"),
     "segmenter": (".safetensors",),
+    "unet": (".safetensors",),
+    "ic_light": (".safetensors",),
+    "insightface": (".onnx",),
 }
 _WORDS: Mapping[Kind, str] = {
     "checkpoint": "base model",
@@ -85,9 +94,33 @@ _WORDS: Mapping[Kind, str] = {
     "upscaler": "upscaler",
     "inpaint": "inpaint model",
     "segmenter": "segmenter",
+    "unet": "UNet",
+    "ic_light": "IC-Light model",
+    "insightface": "face recognition pack",
 }
 _BESIDE: tuple[Kind, ...] = tuple(kind for kind in FOLDERS if kind != "checkpoint")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What of a repository on the hub is wanted, or what goes beside a file."""
+
+    form: Literal["file", "network", "pipeline"]
+    """One file; a folder of one network with its ``config.json``; a folder of diffusers."""
+    usual: str | None = None
+    """What files of its kind are called where no name was given, without ending."""
+    endings: tuple[str, ...] = (".safetensors",)
+    """How names of weights may end, the best first."""
+    revision: str = "main"
+    folders: tuple[str, ...] = ("",)
+    """Where to look in the repository; the first one that holds such weights counts."""
+    file: str | None = None
+    """Name of the file of weights, where it was given."""
+    variant: str | None = None
+    """Which of several files of the same weights, such as ``fp16``."""
+    config_url: str | None = None
+    """Address of a ``config.json`` that is taken in place of the repository's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +133,9 @@ class Source:
     is_asked: bool = False
     """Whether a request named the address, so that it is fetched with care (design D11)."""
     hub_id: str | None = None
-    """Repository on the Hugging Face hub, where a folder is fetched and not one file."""
+    """Repository on the Hugging Face hub that it is taken from; `url` is its page."""
+    wanted: Wanted | None = None
+    """What of it, where a request named it; None is all that a network of transformers needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +252,7 @@ class Catalog:
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """All base models and refiners that are there; a person's own come before the pocket model."""
+        """All base models and refiners that are there; a person's own come first, then the pocket model, then what requests named."""
         return tuple(self._checkpoints.values())
 
     @property
@@ -287,18 +322,22 @@ class Catalog:
             ValueError: the address does not end in a safetensors file's name.
         """
         file = PurePosixPath(unquote(urlsplit(url).path)).name
-        stem = re.sub(r"[^\w.-]+", "_", file.removesuffix(".safetensors"))[:80].lstrip(".")
-        if not file.endswith(".safetensors") or not stem:
+        stem = file.removesuffix(".safetensors")
+        if not file.endswith(".safetensors") or not stem.strip("."):
             raise ValueError(
                 f"expected an address that ends in NAME.safetensors, got {url[:200]!r}"
             )
-        name = f"{FETCHED}/{hashlib.sha256(url.encode()).hexdigest()[:12]}-{stem}.safetensors"
+        name = fetched_name(url, stem) + ".safetensors"
         return self._files["lora"].get(name) or Weights(
             name=name,
-            path=self._models_dir / FOLDERS["lora"] / name,
+            path=self.place("lora", name),
             kind="lora",
             source=Source(url=url, is_asked=True),
         )
+
+    def place(self, kind: Kind, name: str) -> Path:
+        """Say where weights go that are fetched under a name of ours."""
+        return self._models_dir / FOLDERS[kind] / name
 
     def vae(self, name: str, field: str = "advanced.vae") -> Weights:
         """Find a VAE, as `lora` finds a LoRA."""
@@ -364,10 +403,9 @@ def read_catalog(
     """
     places = Places(models_dir=places) if isinstance(places, Path) else places
     pocket = places.models_dir / POCKET
-    found = [
-        *(item for folder in places.folders("checkpoint") for item in _own(folder)),
-        *_pocket(pocket),
-    ]
+    own = [item for folder in places.folders("checkpoint") for item in _own(folder)]
+    found = [*own, *_pocket(pocket)]
+    found.sort(key=lambda item: item.name.startswith(f"{FETCHED}/"))
     files = [
         item
         for kind in _BESIDE
@@ -384,6 +422,12 @@ def read_catalog(
     chosen = Catalog(found, (), offered).checkpoint(first)
     others = [item for item in found if item is not chosen]
     return Catalog([chosen, *others], files, offered, models_dir=places.models_dir)
+
+
+def fetched_name(key: str, stem: str) -> str:
+    """Name what a request had fetched, without ending: a hash of how it asked, and something readable."""
+    readable = re.sub(r"[^\w.-]+", "_", stem, flags=re.ASCII)[:80].lstrip(".")
+    return f"{FETCHED}/{hashlib.sha256(key.encode()).hexdigest()[:12]}-{readable}"
 
 
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:
@@ -453,7 +497,8 @@ def _files(kind: Kind, folder: Path) -> Iterable[Weights]:
     """Find files, and diffusers folders of one network, which count as one file."""
     for path in sorted(folder.rglob("*"), key=lambda path: str(path).casefold()):
         if path.suffix in ENDINGS[kind] and path.is_file() and not _is_arriving(path, folder):
-            is_part = path.parent != folder and (path.parent / "config.json").exists()
+            is_pack = kind == "insightface" or (path.parent / "config.json").exists()
+            is_part = is_pack and path.parent != folder
             place = path.parent if is_part else path
             yield Weights(name=place.relative_to(folder).as_posix(), path=place, kind=kind)
 

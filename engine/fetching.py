@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.catalog import Checkpoint, Weights
 from engine.errors import EngineError, ModelNotFound
 from engine.events import Progress
+from engine.models.asked import fetch_asked
 from engine.models.fetch import fetch_file
 from engine.models.files import fetch_network, fetch_pipeline
 from engine.net import Fetcher
@@ -29,7 +30,12 @@ class Fetch:
     """One file, or one pipeline of the hub, on its way."""
 
     def __init__(
-        self, item: Checkpoint | Weights, guard: Fetcher, arrived: Callable[[], None]
+        self,
+        item: Checkpoint | Weights,
+        guard: Fetcher,
+        arrived: Callable[[], None],
+        *,
+        allow_pickle: bool = False,
     ) -> None:
         self.item = item
         """What is fetched."""
@@ -41,6 +47,7 @@ class Fetch:
         """Why it ended without the file."""
         self._guard = guard
         self._arrived = arrived
+        self._allow_pickle = allow_pickle
         self._is_cancelled = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"fetch {item.name}", daemon=True)
         self._thread.start()
@@ -83,6 +90,14 @@ class Fetch:
         item = self.item
         if isinstance(item, Checkpoint) and item.hub_id is not None:
             fetch_pipeline(item.hub_id, item.path, tell=self._tell)
+        elif item.source is not None and item.source.is_asked:
+            fetch_asked(
+                item.source,
+                item.path,
+                tell=self._tell,
+                fetcher=self._guard,
+                allow_pickle=self._allow_pickle,
+            )
         elif item.source is not None and item.source.hub_id is not None:
             fetch_network(item.source.hub_id, item.path, tell=self._tell)
         elif item.source is not None:
@@ -91,7 +106,6 @@ class Fetch:
                 item.path,
                 sha256=item.source.sha256,
                 tell=self._tell,
-                fetcher=self._guard if item.source.is_asked else None,
             )
 
     def _tell(self, done: int, total: int | None) -> None:
@@ -103,16 +117,24 @@ class Fetch:
 class Fetches:
     """All files on their way, by where they go; safe to use from several threads."""
 
-    def __init__(self, guard: Fetcher, arrived: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        guard: Fetcher,
+        arrived: Callable[[], None] = lambda: None,
+        *,
+        allow_pickle: bool = False,
+    ) -> None:
         """Start with none.
 
         Args:
-            guard: Fetches what a request named by its address.
+            guard: Fetches what a request named by its address or on the hub.
             arrived: Called in a file's thread when it is there, before its fetch is over; an `EngineError` that it raises
                 counts as that of the fetch.
+            allow_pickle: Whether what a request named may be pickled.
         """
         self._guard = guard
         self._arrived = arrived
+        self._allow_pickle = allow_pickle
         self._lock = threading.Lock()
         self._fetches: dict[Path, Fetch] = {}
 
@@ -137,7 +159,9 @@ class Fetches:
             known = self._fetches.get(item.path)
             if known is None or known.is_over:
                 log.info("fetching %s", item.name)
-                known = self._fetches[item.path] = Fetch(item, self._guard, self._arrived)
+                known = self._fetches[item.path] = Fetch(
+                    item, self._guard, self._arrived, allow_pickle=self._allow_pickle
+                )
             return known
 
 
