@@ -19,6 +19,7 @@ from engine.plan import (
 )
 from engine.references import Reference
 from engine.requests import MAX_SEED, TextRequest
+from engine.schedulers import check_steps
 from engine.studio import (
     IcLight,
     Studio,
@@ -57,6 +58,8 @@ def plan_studio(request: TextRequest, library: Library, *, seed: int) -> Plan:
     """
     asked, more = request.studio, request.advanced
     assert asked is not None
+    scheduler = asked.scheduler or USUAL_SCHEDULER
+    check_steps(scheduler, asked.num_inference_steps, asked.timesteps, asked.sigmas)
     finder = _Finder(library)
     base, base_asset = finder.base(more.base_model, asked.variant)
     size = parse_size(request.aspect_ratio)
@@ -72,7 +75,7 @@ def plan_studio(request: TextRequest, library: Library, *, seed: int) -> Plan:
         size=size,
         sample_size=_sample_size(size, base, is_tiled=tiles is not None),
         sampling=Sampling(
-            sampler=asked.scheduler or USUAL_SCHEDULER,
+            sampler=scheduler,
             scheduler=SCHEDULER,
             num_inference_steps=_steps(asked),
         ),
@@ -91,7 +94,7 @@ def plan_studio(request: TextRequest, library: Library, *, seed: int) -> Plan:
         vae=None if more.vae is None else library.catalog.vae(more.vae).name,
         loras=finder.loras(asked),
         studio=StudioPlan(
-            scheduler=asked.scheduler or USUAL_SCHEDULER,
+            scheduler=scheduler,
             timesteps=asked.timesteps,
             sigmas=asked.sigmas,
             eta=asked.eta,

@@ -5,7 +5,6 @@ Fields carry the names that fal's LoRA endpoint gives them, where it has them. P
 (`engine.references`).
 """
 
-from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -287,19 +286,6 @@ class Studio(RequestPart):
     debug_per_pass_latents: Annotated[
         bool, Knob("Latents of each step", "Keep them as a file.")
     ] = False
-
-    @field_validator("timesteps", "sigmas")
-    @classmethod
-    def _falls(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
-        for before, after in pairwise(value):
-            if after >= before:
-                raise ValueError(f"expected falling numbers, got {after} after {before}")
-        if info.field_name == "sigmas":
-            if info.data.get("timesteps") and value:
-                raise ValueError("expected nothing beside timesteps, got both")
-            if value[:1] == (0,):
-                raise ValueError("expected a first level above 0, got 0")
-        return value
 
     @field_validator("ip_adapters")
     @classmethod
