@@ -29,6 +29,7 @@ from engine.models.vaes import load_vae
 from engine.needed import lora_file
 from engine.plan import Lora, Plan, Repainting
 from engine.sampling.latent_format import SD15, SDXL, LatentFormat
+from engine.sampling.listings import Listing
 from engine.sampling.prediction import model_sampling
 from engine.stages.encode import PromptEncoder
 from engine.stages.preview import PreviewDecoder, preview_decoder
@@ -144,6 +145,12 @@ class WarmModel:
             self.loaded.unet,
             model_sampling(scheduler, self.loaded.prediction_type, latent_format),
         )
+
+    def listed_denoiser(self, listing: Listing, prediction_type: str | None) -> Denoiser:
+        """Make the denoiser for a walk of one of diffusers' schedulers; None is the model's own type of prediction."""
+        latent_format = LatentFormat(self.loaded.vae.config.scaling_factor)
+        told = prediction_type or self.loaded.prediction_type
+        return Denoiser(self.loaded.unet, listing.model_sampling(told, latent_format))
 
 
 def warm_up(
