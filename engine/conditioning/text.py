@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.conditioning.embeddings import EmbeddingWord, VirtualTokens, embeddings_key
-from engine.prompt.syntax import Token, chunk_prompt, frame
+from engine.prompt.syntax import Token, chunk_prompt, first_chunk, frame
 
 ROWS_AT_ONCE = 32
 """Chunks that one encoder call is given at most."""
@@ -72,8 +72,8 @@ def final_norm(model: Any) -> Any:
     return getattr(model, "text_model", model).final_layer_norm
 
 
-TextCache = MutableMapping[tuple[str, int, str], TextConditioning]
-"""Encoded texts by (text, clip skip, embeddings in it). The owner of the encoders drops it when their weights change."""
+TextCache = MutableMapping[tuple[str, int, str, bool], TextConditioning]
+"""Encoded texts by (text, clip skip, embeddings in it, whether it was read plainly). The owner of the encoders drops it when their weights change."""
 
 
 def encode_prompts(
@@ -83,6 +83,7 @@ def encode_prompts(
     clip_skip: int = 2,
     cache: TextCache | None = None,
     embeddings: Mapping[str, EmbeddingWord] = MappingProxyType({}),
+    is_plain: bool = False,
 ) -> list[TextConditioning]:
     """Encode the texts of many branches together, in as few encoder calls as may be.
 
@@ -96,6 +97,7 @@ def encode_prompts(
         cache: Texts known already; new ones are added. Texts that are encoded in other company may differ in the last
             bit, so a cache that outlives a job trades exact repeats for time.
         embeddings: What words stand for vectors, as `find_embeddings` gives it; others are read as text.
+        is_plain: Whether brackets are letters, and what is beyond 77 tokens is not read, as in diffusers.
 
     Returns:
         One conditioning for each of `prompts`, in order.
@@ -113,9 +115,10 @@ def encode_prompts(
             )
     known: TextCache = {} if cache is None else cache
     texts = list(dict.fromkeys(text for prompt in prompts for text in prompt.texts))
-    keys = {text: (text, clip_skip, embeddings_key([text], embeddings)) for text in texts}
+    keys = {text: (text, clip_skip, embeddings_key([text], embeddings), is_plain) for text in texts}
     new = [text for text in texts if keys[text] not in known]
-    for text, encoded in zip(new, _encode(encoders, new, embeddings, clip_skip), strict=True):
+    fresh = _encode(encoders, new, embeddings, clip_skip, is_plain=is_plain)
+    for text, encoded in zip(new, fresh, strict=True):
         known[keys[text]] = encoded
     return [_join([known[keys[text]] for text in p.texts], p.pooled) for p in prompts]
 
@@ -158,7 +161,7 @@ def apply_weights(states: Tensor, weights: Tensor, empty: Tensor) -> Tensor:
 
 
 def framed_chunks(
-    tokenizer: Any, text: str, virtual: VirtualTokens | None = None
+    tokenizer: Any, text: str, virtual: VirtualTokens | None = None, *, is_plain: bool = False
 ) -> list[tuple[Token, ...]]:
     """Cut a text into the rows that an encoder is given: 77 tokens with BOS, EOS and pads of its tokenizer.
 
@@ -166,6 +169,7 @@ def framed_chunks(
         tokenizer: Of the encoder.
         text: A prompt with weights.
         virtual: Numbers the words that stand for vectors; None reads all words as text.
+        is_plain: As in `encode_prompts`.
 
     Raises:
         ValueError: a weight in the text is not finite.
@@ -180,7 +184,8 @@ def framed_chunks(
         return [*ids, *more]
 
     bos, eos, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    chunks = [frame(chunk, bos=bos, eos=eos, pad=pad) for chunk in chunk_prompt(text, tokenize)]
+    cut = first_chunk(text, tokenize) if is_plain else chunk_prompt(text, tokenize)
+    chunks = [frame(chunk, bos=bos, eos=eos, pad=pad) for chunk in cut]
     for token in (token for chunk in chunks for token in chunk):
         if not math.isfinite(token.weight):
             raise ValueError(f"prompt: expected finite weights, got {token.weight} in {text!r}")
@@ -192,12 +197,14 @@ def _encode(
     texts: Sequence[str],
     embeddings: Mapping[str, EmbeddingWord],
     clip_skip: int,
+    *,
+    is_plain: bool,
 ) -> Iterable[TextConditioning]:
     if not texts:
         return []
     virtual = [VirtualTokens(embeddings, side) for side in range(len(encoders.models))]
     sides = [
-        [framed_chunks(tokenizer, text, tokens) for text in texts]
+        [framed_chunks(tokenizer, text, tokens, is_plain=is_plain) for text in texts]
         for tokenizer, tokens in zip(encoders.tokenizers, virtual, strict=True)
     ]
     empty = [framed_chunks(tokenizer, "")[0] for tokenizer in encoders.tokenizers]

@@ -104,6 +104,14 @@ def chunk_prompt(
     return chunk_words([Token(id_, word.weight) for id_ in tokenize(word.text)] for word in words)
 
 
+def first_chunk(
+    text: str, tokenize: Callable[[str], Sequence[int]]
+) -> tuple[tuple[Token, ...], ...]:
+    """Take the first 75 tokens of a prompt without weights, as `chunk_prompt` gives one chunk."""
+    ids = [id_ for word in text.split() for id_ in tokenize(word)]
+    return (tuple(Token(id_, 1.0) for id_ in ids[: CHUNK_TOKENS - 2]),)
+
+
 def chunk_words(words: Iterable[Sequence[Token]]) -> tuple[tuple[Token, ...], ...]:
     """Fill chunks with words; a chunk ends early rather than cut a word of fewer than 8 tokens.
 

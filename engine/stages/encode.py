@@ -10,6 +10,7 @@ from torch import Tensor
 from engine.conditioning.branch import Branch
 from engine.conditioning.convert import convert_text
 from engine.conditioning.embeddings import EmbeddingFiles, embeddings_key, find_embeddings
+from engine.conditioning.learned_words import NO_WORDS, LearnedWords
 from engine.conditioning.size_ids import (
     NEGATIVE_SCORE,
     POSITIVE_SCORE,
@@ -29,8 +30,6 @@ from engine.families import Family
 from engine.models.checkpoints import LoadedModel
 from engine.plan import ImagePlan, Plan
 
-GRID = 64
-"""Pixels that target sizes are rounded to at the native size 1024."""
 _KEPT = 16
 
 Branches = tuple[Branch, Branch | None]
@@ -54,6 +53,7 @@ class PromptEncoder:
         """
         self._model = model
         self._encoders = TextEncoders.of_pipeline(model.pipeline)
+        self._find_embedding = find_embedding
         self._embedding_files = EmbeddingFiles(find_embedding, self._encoders.widths)
         self._known: OrderedDict[tuple[object, ...], list[TextConditioning]] = OrderedDict()
 
@@ -79,7 +79,7 @@ class PromptEncoder:
             )
         sizes = plan.size_conditioning
         scales = (sizes.positive_scale, sizes.negative_scale)
-        grid = max(1, GRID * plan.native_size // 1024)
+        grid = max(1, sizes.grid * plan.native_size // 1024)
         ids = [size_ids(plan.sample_size, scale, end=sizes.end, grid=grid) for scale in scales]
         told = [(text.prompt_embeds, text.pooled_prompt_embeds) for text in texts]
         return self._branches(told, ids, self._model.unet)
@@ -105,17 +105,34 @@ class PromptEncoder:
         prompts = [PromptTexts(image.positive, image.pooled_positive)]
         if plan.guidance.needs_negative:
             prompts.append(PromptTexts(image.negative, image.pooled_negative))
+        learned = self._learned(plan)
+        prompts = [
+            PromptTexts(tuple(map(learned.named, prompt.texts)), prompt.pooled)
+            for prompt in prompts
+        ]
         texts = [text for prompt in prompts for text in prompt.texts]
-        embeddings = find_embeddings(texts, self._embedding_files, self._encoders.widths)
-        key = (*prompts, plan.clip_skip, embeddings_key(texts, embeddings))
+        lookup = learned.lookup(self._embedding_files)
+        embeddings = find_embeddings(texts, lookup, self._encoders.widths)
+        is_plain = plan.studio is not None and not plan.studio.is_weighted
+        key = (*prompts, plan.clip_skip, is_plain, embeddings_key(texts, embeddings))
         if key not in self._known:
             self._known[key] = encode_prompts(
-                self._encoders, prompts, clip_skip=plan.clip_skip, embeddings=embeddings
+                self._encoders,
+                prompts,
+                clip_skip=plan.clip_skip,
+                embeddings=embeddings,
+                is_plain=is_plain,
             )
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)
         return self._known[key]
+
+    def _learned(self, plan: Plan) -> LearnedWords:
+        """Read the words that a plan teaches."""
+        if plan.studio is None or not plan.studio.embeddings:
+            return NO_WORDS
+        return LearnedWords(plan.studio.embeddings, self._find_embedding, self._encoders.widths)
 
     def _branches(
         self,
