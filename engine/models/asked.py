@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -105,7 +106,8 @@ def fetch_asked(
         assert wanted.config_url is not None
         weights = {f"{wanted.usual}{SAFE}": _Piece(url=source.url)}
         config = {CONFIG: _Piece(url=wanted.config_url)}
-        _fetch_folder(weights | config, path, source.url, errand)
+        with _naming(source.url):
+            _fetch_folder(weights | config, path, source.url, errand)
 
 
 def _fetch_repository(repository: str, wanted: Wanted, path: Path, errand: _Errand) -> None:
@@ -122,7 +124,8 @@ def _fetch_repository(repository: str, wanted: Wanted, path: Path, errand: _Erra
     if len(pieces) > MAX_FILES:
         problem = f"expected at most {MAX_FILES} files, got {len(pieces)}"
         raise ModelIncompatible(f"{repository}: {problem}")
-    _fetch_folder(pieces, path, f"{repository}@{found.commit}", errand)
+    with _naming(repository):
+        _fetch_folder(pieces, path, f"{repository}@{found.commit}", errand)
 
 
 def _choose(names: Iterable[str], repository: str, wanted: Wanted) -> str | Chosen:
@@ -163,8 +166,7 @@ def _fetch_folder(pieces: Mapping[str, _Piece], path: Path, version: str, errand
     unfinished = path.with_name(path.name + PARTIAL)
     total = sum(piece.size or 0 for piece in pieces.values())
     if total > MAX_ASKED:
-        problem = f"expected at most {MAX_ASKED} bytes, got {total}"
-        raise ModelIncompatible(f"{path.name}: {problem}")
+        raise ModelIncompatible(f"expected at most {MAX_ASKED} bytes, got {total}")
     with alone(path, errand.tell):
         if path.exists():
             return
@@ -180,6 +182,15 @@ def _fetch_folder(pieces: Mapping[str, _Piece], path: Path, version: str, errand
             before += piece.size or 0
         (unfinished / _VERSION).unlink()
         unfinished.replace(path)
+
+
+@contextmanager
+def _naming(origin: str) -> Iterator[None]:
+    """Say what was asked for, where a sentence is about one file of several."""
+    try:
+        yield
+    except (ModelNotFound, ModelIncompatible) as error:
+        raise type(error)(f"{origin[:200]}: {error}") from error
 
 
 def _tell_part(tell: Tell, before: int, total: int, done: int, size: int | None) -> None:
