@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from engine.errors import InvalidRequest, ModelIncompatible, ModelNotFound
-from engine.families import PIPELINES, Family, family_of
+from engine.families import PIPELINES, ControlFamily, Family, control_family_of, family_of
 from engine.geometry import Size, parse_size
 
 _SDXL_SIZES = (
@@ -30,6 +30,8 @@ SDXL_NATIVE = 1024
 MAX_HEADER = 64 * 2**20
 """Longest safetensors header that is read, in bytes; real SDXL checkpoints stay below 1 MB."""
 POCKET = "pocket"
+ANNOTATORS = "annotators"
+"""Folder of the weights that draw further drawings; controlnet-aux finds its own there."""
 FETCHED = "fetched"
 """Folder of the weights that requests named by their address or by a repository."""
 Kind = Literal[
@@ -163,6 +165,17 @@ class Weights:
         """File name without folder and ending: what ``<lora:stem:1>`` names."""
         return PurePosixPath(self.name).stem
 
+    @property
+    def control_family(self) -> ControlFamily | None:
+        """What kind of ControlNet for SDXL it is, read from its header; None where it is none, or does not say."""
+        file = self.path
+        if file.is_dir():
+            file = next(iter(sorted(file.glob("*.safetensors"))), file)
+        if file.suffix != ".safetensors" or not file.is_file():
+            return None
+        facts = file.stat()
+        return _control_family(file, facts.st_size, facts.st_mtime_ns)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
@@ -269,6 +282,16 @@ class Catalog:
     def embeddings(self) -> tuple[Weights, ...]:
         """All embeddings that are there."""
         return tuple(self._files["embedding"].values())
+
+    @property
+    def controls(self) -> tuple[Weights, ...]:
+        """All files that are there of ControlNets, and of what else lies in their folder."""
+        return tuple(self._files["controlnet"].values())
+
+    @property
+    def annotators(self) -> Path:
+        """Folder of the weights that draw further drawings."""
+        return self._models_dir / ANNOTATORS
 
     @property
     def safety_checkers(self) -> tuple[Weights, ...]:
@@ -452,6 +475,15 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
 def _family(path: Path, size: int, changed: int) -> Family | None:
     """Read what a file is; anew when its size or the time of its last change differs."""
     return family_of(read_header(path))
+
+
+@lru_cache(maxsize=256)
+def _control_family(path: Path, size: int, changed: int) -> ControlFamily | None:
+    """Read what a file is, as `_family` does; a broken one is none."""
+    try:
+        return control_family_of(read_header(path))
+    except ModelIncompatible:
+        return None
 
 
 def _folder_family(path: Path) -> Family | None:

@@ -17,12 +17,14 @@ from engine.conditioning.controls import Control
 from engine.conditioning.image_attention import ImagePrompt
 from engine.conditioning.image_prompt import ImageReader
 from engine.geometry import Size
+from engine.image_inputs import DRAWN, FURTHER, ImagePromptType
 from engine.models.controlnets import ControlNet, load_controlnet
 from engine.models.image_encoders import ImageEncoder, load_image_encoder
 from engine.models.ip_adapters import load_ip_adapter, read_negative
 from engine.models.trust import trusted_hashes
+from engine.partners import require_aux
 from engine.plan import ImagePrompts, Plan, Slot
-from engine.stages.hints import draw_hint
+from engine.stages.hints import Draw, draw_hint, own_preprocessor
 from engine.stages.pictures import read_picture, sent_along
 from engine.stages.pixels import Pixels, to_rgb
 
@@ -36,6 +38,7 @@ PROMPTS = 8
 """Image prompts that stay on the device, the latest used; 11 MB each with SDXL."""
 IMAGES = 16
 """Images that are remembered as they were worked out."""
+FIELD = "image_prompts"
 
 T = TypeVar("T")
 
@@ -70,6 +73,7 @@ class Guides:
         self._encoders: OrderedDict[Hashable, ImageEncoder] = OrderedDict()
         self._faces: OrderedDict[Hashable, Pixels] = OrderedDict()
         self._detector: Any = None
+        self._further: OrderedDict[Hashable, Draw] = OrderedDict()
 
     def refresh(self) -> None:
         """Follow the UNet, whose weights were patched."""
@@ -92,9 +96,7 @@ class Guides:
         if asked is None:
             return NOTHING
         prompts = [
-            self._image_prompt(
-                catalog, asked, slot, sent_along(pictures, slot.image, "image_prompts")
-            )
+            self._image_prompt(catalog, asked, slot, sent_along(pictures, slot.image, FIELD))
             for kind in ("ImagePrompt", "FaceSwap")
             for slot in asked.slots
             if slot.type == kind
@@ -105,9 +107,9 @@ class Guides:
                 plan.sample_size,
                 asked,
                 slot,
-                sent_along(pictures, slot.image, "image_prompts"),
+                sent_along(pictures, slot.image, FIELD),
             )
-            for kind in ("PyraCanny", "CPDS")
+            for kind in DRAWN
             for slot in asked.slots
             if slot.type == kind
         ]
@@ -119,7 +121,7 @@ class Guides:
         is_cropped = slot.type == "FaceSwap" and not asked.skip_preprocessors
 
         def make() -> ImagePrompt:
-            image = to_rgb(read_picture(path, "image_prompts"))
+            image = to_rgb(read_picture(path, FIELD))
             if is_cropped:
                 image = self._face(catalog, asked, slot, image)
             return self._reader(catalog, asked, slot).prompt(
@@ -137,9 +139,9 @@ class Guides:
         """Give what reads pictures for an adapter: its encoder is shared by all."""
         assert asked.encoder is not None
         assert asked.negative is not None
-        encoder = catalog.weights("clip_vision", asked.encoder, "image_prompts").path
-        adapter = catalog.weights("controlnet", slot.model, "image_prompts").path
-        negative = catalog.weights("controlnet", asked.negative, "image_prompts").path
+        encoder = catalog.weights("clip_vision", asked.encoder, FIELD).path
+        adapter = catalog.weights("controlnet", slot.model, FIELD).path
+        negative = catalog.weights("controlnet", asked.negative, FIELD).path
 
         def load() -> ImageReader:
             return ImageReader(
@@ -162,7 +164,7 @@ class Guides:
         from engine.conditioning.retinaface import load_face_detector
 
         assert asked.face_detector is not None
-        path = catalog.weights("controlnet", asked.face_detector, "image_prompts").path
+        path = catalog.weights("controlnet", asked.face_detector, FIELD).path
 
         def find() -> Pixels:
             if self._detector is None:
@@ -182,21 +184,43 @@ class Guides:
         self, catalog: Catalog, size: Size, asked: ImagePrompts, slot: Slot, path: Path
     ) -> Control:
         def make() -> Control:
-            pixels = read_picture(path, "image_prompts")
+            pixels = read_picture(path, FIELD)
             net = self._net(catalog, slot.model)
+            preprocess = None
+            if not asked.skip_preprocessors:
+                preprocess = self._preprocessor(catalog, asked, slot.type)
             return Control(
                 net=net,
-                hint=draw_hint(pixels, slot.type, size, asked),
+                hint=draw_hint(pixels, size, preprocess),
                 weight=slot.weight,
                 stop=slot.stop_at,
                 softness=asked.softness,
+                mode=net.mode(DRAWN[slot.type]),
             )
 
         key = (slot, size, asked.canny, asked.skip_preprocessors, asked.softness)
         return _remembered(self._controls, key, IMAGES, make)
 
+    def _preprocessor(self, catalog: Catalog, asked: ImagePrompts, kind: ImagePromptType) -> Draw:
+        """Give what draws pictures for a type; the last one of controlnet-aux stays in memory."""
+        if kind not in FURTHER:
+            return own_preprocessor(kind, asked.canny)
+        from engine.conditioning.preprocess.further import load_preprocessor
+
+        require_aux(FIELD)
+
+        def load() -> Draw:
+            return load_preprocessor(
+                DRAWN[kind],
+                catalog.annotators,
+                self._unet.device,
+                allow_pickle=self._allow_pickle,
+            )
+
+        return _remembered(self._further, kind, 1, load)
+
     def _net(self, catalog: Catalog, name: str) -> ControlNet:
-        path = catalog.weights("controlnet", name, "image_prompts").path
+        path = catalog.weights("controlnet", name, FIELD).path
 
         def load() -> ControlNet:
             return load_controlnet(path, self._unet, allow_pickle=self._allow_pickle)

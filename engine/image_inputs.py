@@ -6,13 +6,17 @@ have any size; it is stretched to its picture.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from engine.knobs import Knob, RequestPart
 
-ImagePromptType = Literal["ImagePrompt", "PyraCanny", "CPDS", "FaceSwap"]
+FooocusType = Literal["ImagePrompt", "PyraCanny", "CPDS", "FaceSwap"]
+"""What Fooocus takes from a picture; programs on the wire have these alone."""
+FurtherType = Literal["Depth", "Normal", "Pose", "SoftEdge", "Scribble", "Lineart", "StraightLines"]
+"""What controlnet-aux draws of a picture."""
+ImagePromptType = Literal[FooocusType, FurtherType]
 InpaintMode = Literal[
     "Inpaint or Outpaint (default)",
     "Improve Detail (face, hand, eyes, etc.)",
@@ -37,6 +41,8 @@ ClothCategory = Literal["full", "upper", "lower"]
 SamModel = Literal["vit_b", "vit_l", "vit_h"]
 Picture = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """The sha256, in hex, of a file that is sent along."""
+NO_PICTURE = "0" * 64
+"""Stands for one while a request is looked over before its pictures are there."""
 
 MAX_ADDITIONAL = 10_000
 """Longest additional prompt in characters."""
@@ -47,9 +53,21 @@ SLOT_DEFAULTS: Mapping[ImagePromptType, tuple[float, float]] = {
     "PyraCanny": (0.5, 1.0),
     "CPDS": (0.5, 1.0),
     "FaceSwap": (0.9, 0.75),
+    **dict.fromkeys(get_args(FurtherType), (0.5, 1.0)),
 }
 """What `ImagePrompt.stop_at` and `ImagePrompt.weight` are where nobody sets them, as in Fooocus."""
-
+FURTHER: Mapping[str, str] = {
+    "Depth": "depth",
+    "Normal": "normal",
+    "Pose": "pose",
+    "SoftEdge": "soft_edge",
+    "Scribble": "scribble",
+    "Lineart": "lineart",
+    "StraightLines": "straight_lines",
+}
+"""Kinds of drawings, as `engine.models.controlnets.UNION_MODES` names them, by type."""
+DRAWN: Mapping[str, str] = {"PyraCanny": "canny", "CPDS": "depth", **FURTHER}
+"""Kinds of drawings of all types that a ControlNet is shown, in the order in which they steer."""
 
 FACTORS: Mapping[UpscaleOrVaryMethod, float] = {
     "Upscale (1.5x)": 1.5,
@@ -98,7 +116,8 @@ class ImagePrompt(RequestPart):
         ImagePromptType,
         Knob(
             "Type",
-            "ImagePrompt takes look and content, PyraCanny outlines, CPDS light and depth, FaceSwap the face.",
+            "ImagePrompt takes look and content, PyraCanny outlines, CPDS light and depth, FaceSwap the face; "
+            "the others what their names say.",
         ),
     ] = "ImagePrompt"
     stop_at: Annotated[

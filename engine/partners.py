@@ -3,18 +3,18 @@
 A base model may bring its own (the pocket model does); else SDXL's common ones count, as Fooocus uses them.
 """
 
+import importlib.util
+import re
 from collections.abc import Iterator, Mapping
 from typing import Literal, get_args
 
 from engine.catalog import Catalog, Checkpoint, Kind, Offer, Source, Weights
 from engine.errors import ModelNotFound
-from engine.image_inputs import MaskModel, SamModel
+from engine.image_inputs import FURTHER, FooocusType, FurtherType, MaskModel, SamModel
 
 Role = Literal[
-    "ImagePrompt",
-    "FaceSwap",
-    "PyraCanny",
-    "CPDS",
+    FooocusType,
+    FurtherType,
     "image encoder",
     "image negative",
     "face detector",
@@ -24,13 +24,14 @@ Role = Literal[
     "inpaint v2.5",
     "inpaint v2.6",
 ]
-"""What a helper is for; the first four are the types of image prompts."""
+"""What a helper is for; the first are the types of image prompts."""
 
 _MISC = "https://huggingface.co/lllyasviel/misc/resolve/main/"
 _ADAPTERS = "https://huggingface.co/h94/IP-Adapter/resolve/main/sdxl_models/"
 _FACES = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/"
 
 
+_UNION = "https://huggingface.co/xinsir/controlnet-union-sdxl-1.0/resolve/main/"
 _REMBG = "https://github.com/danielgatis/rembg/releases/download/v0.0.0/"
 _INPAINT = "https://huggingface.co/lllyasviel/fooocus_inpaint/resolve/main/"
 
@@ -47,6 +48,15 @@ def _offer(kind: Kind, folder: str, file: str, sha256: str | None = None) -> Off
     return Offer(file=file, kind=kind, source=Source(url=folder + file, sha256=sha256))
 
 
+UNION = Offer(
+    file="controlnet-union-sdxl-promax.safetensors",
+    kind="controlnet",
+    source=Source(
+        url=f"{_UNION}diffusion_pytorch_model_promax.safetensors",
+        sha256="9fae2e50cb431bfcbe05822b59ec2228df545ef27f711dea8949e9f4ed9f7cdc",
+    ),
+)
+"""The ControlNet Union of eight kinds of drawings (Apache-2.0)."""
 COMMON: Mapping[Role, Offer] = {
     "ImagePrompt": _offer("controlnet", _ADAPTERS, "ip-adapter-plus_sdxl_vit-h.safetensors"),
     "FaceSwap": _offer("controlnet", _ADAPTERS, "ip-adapter-plus-face_sdxl_vit-h.safetensors"),
@@ -60,6 +70,7 @@ COMMON: Mapping[Role, Offer] = {
     "inpaint v1": _offer("inpaint", _INPAINT, "inpaint.fooocus.patch"),
     "inpaint v2.5": _offer("inpaint", _INPAINT, "inpaint_v25.fooocus.patch"),
     "inpaint v2.6": _offer("inpaint", _INPAINT, "inpaint_v26.fooocus.patch", _PATCH),
+    **dict.fromkeys(get_args(FurtherType), UNION),
 }
 """The helpers that fit all SDXL models, and where they can be fetched."""
 
@@ -78,6 +89,13 @@ MASK_NETWORKS: Mapping[MaskModel, Offer] = {
 ONNX_LIBRARY = "onnxruntime"
 """Runs `MASK_NETWORKS`; a person installs it where it is wanted."""
 ONNX_MISSING = "expected the library onnxruntime to run it, found none; pip install onnxruntime"
+AUX_LIBRARY = "controlnet_aux"
+"""Draws the types of `FURTHER`; a person installs it where it is wanted."""
+AUX_INSTALL = "pip install controlnet-aux"
+AUX_MISSING = (
+    f"expected the library controlnet-aux to draw it, found none; {AUX_INSTALL}, "
+    "or bring a finished drawing and skip preprocessing"
+)
 DETECTOR: Offer = _network("grounding-dino-tiny", "IDEA-Research/grounding-dino-tiny")
 """Finds boxes around what words name."""
 SAM: Mapping[SamModel, Offer] = {
@@ -105,10 +123,40 @@ def partner(role: Role, base: Checkpoint, catalog: Catalog, field: str) -> Weigh
         return catalog.weights(kind, own[role], field)
     if base.is_pocket:
         raise ModelNotFound(f"{field}: {base.name} has no {role}")
+    if role in FURTHER and (there := _control_for(role, catalog)):
+        return there
     file = COMMON[role].file
     pickled = file.removesuffix(".safetensors") + ".bin"  # as older installations have it
     is_pickled = catalog.has(kind, pickled) and not catalog.has(kind, file)
     return catalog.weights(kind, pickled if is_pickled else file, field)
+
+
+def _control_for(role: Role, catalog: Catalog) -> Weights | None:
+    """Find a ControlNet whose name has the type in it, however that is written; else a Union."""
+    families = [(it, it.control_family) for it in catalog.controls]
+    named = (
+        it for it, family in families if family == "controlnet" and _word(role) in _word(it.name)
+    )
+    return next(named, next((it for it, family in families if family == "union"), None))
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
+def require_aux(field: str) -> None:
+    """Make sure that what draws the types of `FURTHER` is installed; it is not imported.
+
+    Raises:
+        ModelNotFound: it is not; the message begins with `field`.
+    """
+    if not has_aux():
+        raise ModelNotFound(f"{field}: {AUX_MISSING}")
+
+
+def has_aux() -> bool:
+    """Say whether controlnet-aux is installed."""
+    return importlib.util.find_spec(AUX_LIBRARY) is not None
 
 
 def partner_offers() -> Iterator[Offer]:

@@ -13,8 +13,9 @@ import gradio as gr
 from pydantic import BaseModel
 
 from engine import EngineError, InvalidRequest, TextRequest
-from engine.image_inputs import ImagePrompt, Inpaint, UpscaleOrVary
+from engine.image_inputs import FURTHER, ImagePrompt, Inpaint, UpscaleOrVary
 from engine.knobs import knob
+from engine.partners import require_aux
 from ui.form import Part
 from ui.image_input import Upload, Uploads
 from ui.mask_from import MaskPanel
@@ -76,6 +77,7 @@ class PicturesPanel:
 
         Raises:
             InvalidRequest: a picture is missing, or a field breaks its rule.
+            ModelNotFound: what draws a picture is not installed.
         """
         acting = _acting(values[self.choice]) if uploads is not None else set()
         fields: dict[str, Any] = {"image_prompts": (), "inpaint": None, "upscale_or_vary": None}
@@ -84,8 +86,10 @@ class PicturesPanel:
             if "image_prompts" in acting:
                 fields["image_prompts"] = [slot.model_dump() for slot in asked.image_prompts]
                 for index, slot in enumerate(asked.image_prompts):
-                    field = f"image_prompts.{index}.image"
-                    files[slot.image] = _bytes(uploads.find(slot.image, owner, field))
+                    field = f"image_prompts.{index}"
+                    files[slot.image] = _bytes(uploads.find(slot.image, owner, f"{field}.image"))
+                    if slot.type in FURTHER and not asked.advanced.skip_preprocessors:
+                        require_aux(f"{field}.type")
             if "inpaint" in acting:
                 fields["inpaint"] = self._read_inpaint(values, uploads, owner, files)
             if "upscale_or_vary" in acting:

@@ -11,6 +11,7 @@ import gradio as gr
 
 from engine import TextRequest
 from engine.image_inputs import (
+    DRAWN,
     SLOT_DEFAULTS,
     ImagePrompt,
     ImagePromptType,
@@ -43,6 +44,13 @@ _HINTS: Mapping[ImagePromptType, str] = {
     "PyraCanny": "Takes its outlines.",
     "CPDS": "Takes its light and depth.",
     "FaceSwap": "Takes the face in it.",
+    "Depth": "Takes what is near and what is far.",
+    "Normal": "Takes which way its surfaces face.",
+    "Pose": "Takes how people in it stand, with hands and faces.",
+    "SoftEdge": "Takes its outlines, soft where they are.",
+    "Scribble": "Takes its outlines as a rough scribble.",
+    "Lineart": "Takes its lines, fine as ink.",
+    "StraightLines": "Takes its straight lines, as those of buildings.",
 }
 _INPAINT_MORE = (
     "invert_mask",
@@ -106,7 +114,7 @@ def _slots(start: Mapping[str, Any]) -> Part:
             "help": _HINTS[name],
             "stop_at": stop_at,
             "weight": weight,
-            "draws": name in ("PyraCanny", "CPDS"),
+            "draws": name in DRAWN,
         }
         for name, (stop_at, weight) in SLOT_DEFAULTS.items()
     ]

@@ -201,7 +201,8 @@ class _Pages:
         found = self._uploads().find(request.path_params["name"], self._owner(request))
         asked = request.query_params
         low, high = _threshold(asked, "low", CANNY[0]), _threshold(asked, "high", CANNY[1])
-        data = draw_control(found.path, asked.get("type", ""), low, high)
+        folder = self._studio.catalog.annotators
+        data = draw_control(found.path, asked.get("type", ""), low, high, annotators=folder)
         return _bytes(data, "image/png", FOREVER)
 
     async def take_input(self, request: Request) -> Response:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from engine.errors import ModelIncompatible
+from engine.families import text_width
 from engine.models.patches.unet_names import original_names
 
 Layout = Literal["diffusers", "original", "control-lora"]
@@ -51,14 +52,6 @@ def layout_of(name: str, keys: Iterable[str]) -> Layout:
     found = (what for pattern, what in _OTHERS for key in keys if pattern.search(key))
     got = next(found, "a file of other weights")
     raise ModelIncompatible(f"{name}: expected a ControlNet or a control-LoRA, got {got}")
-
-
-def text_width(shapes: Mapping[str, Shape]) -> int | None:
-    """Tell how wide the text is that the file's network attends to; None where it attends to none."""
-    for key, shape in shapes.items():
-        if key.endswith((".attn2.to_k.weight", ".attn2.to_k.down")):
-            return shape[1]
-    return None
 
 
 def settings_of(shapes: Mapping[str, Shape]) -> dict[str, Any]:

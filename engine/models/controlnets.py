@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelIncompatible, ModelNotFound
+from engine.families import text_width
 from engine.models.checkpoints import freeze, reading
 from engine.models.control_layouts import (
     HINT,
@@ -27,7 +28,6 @@ from engine.models.control_layouts import (
     original_modules,
     settings_of,
     stripped,
-    text_width,
 )
 from engine.models.devices import quiet_libraries
 from engine.models.patches.deltas import LowRank

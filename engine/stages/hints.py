@@ -1,5 +1,8 @@
 """From a picture to the drawing that a ControlNet is shown."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -7,21 +10,31 @@ from engine.conditioning.preprocess.hint import resize_hint
 from engine.errors import InvalidRequest
 from engine.geometry import Size
 from engine.image_inputs import ImagePromptType
-from engine.plan import ImagePrompts
 from engine.stages.pictures import MAX_PIXELS
 from engine.stages.pixels import Pixels, cover, size_of, to_rgb
 
 FIELD = "image_prompts"
 
+Draw = Callable[[Pixels], Pixels]
+"""Makes a drawing, (H, W) or (H, W, 3), of an RGB picture (H, W, 3)."""
 
-def draw(pixels: Pixels, kind: ImagePromptType, size: Size, asked: ImagePrompts) -> Pixels:
+
+def own_preprocessor(kind: ImagePromptType, canny: tuple[int, int]) -> Draw:
+    """Give what draws for ``PyraCanny``, with its two thresholds, or for ``CPDS``."""
+    from engine.conditioning.preprocess.cpds import cpds
+    from engine.conditioning.preprocess.pyra_canny import pyra_canny
+
+    low, high = canny
+    return partial(pyra_canny, low=low, high=high) if kind == "PyraCanny" else cpds
+
+
+def draw(pixels: Pixels, size: Size, preprocess: Draw | None) -> Pixels:
     """Draw what a ControlNet looks at: the preprocessed picture, or itself where that is to be skipped.
 
     Args:
         pixels: The picture: grey, RGB or RGBA.
-        kind: ``PyraCanny`` or ``CPDS``.
         size: Of the picture to paint; the drawing covers it.
-        asked: The settings that all image prompts share.
+        preprocess: What draws; None skips it.
 
     Returns:
         (H, W, 3).
@@ -31,12 +44,7 @@ def draw(pixels: Pixels, kind: ImagePromptType, size: Size, asked: ImagePrompts)
     """
     _require_coverable(size_of(pixels), size)
     image = cover(to_rgb(pixels), size)
-    if asked.skip_preprocessors:
-        return image
-    from engine.conditioning.preprocess.cpds import cpds
-    from engine.conditioning.preprocess.pyra_canny import pyra_canny
-
-    return to_rgb(pyra_canny(image, *asked.canny) if kind == "PyraCanny" else cpds(image))
+    return image if preprocess is None else to_rgb(preprocess(image))
 
 
 def _require_coverable(own: Size, size: Size) -> None:
@@ -46,8 +54,8 @@ def _require_coverable(own: Size, size: Size) -> None:
         raise InvalidRequest(FIELD, f"{rule}, got one of {own}")
 
 
-def draw_hint(pixels: Pixels, kind: ImagePromptType, size: Size, asked: ImagePrompts) -> Tensor:
+def draw_hint(pixels: Pixels, size: Size, preprocess: Draw | None) -> Tensor:
     """Draw as `draw` does, as a net is fed: (1, 3, H, W) of 0 to 1, eight times the latents' size."""
-    drawing = torch.from_numpy(draw(pixels, kind, size, asked))
+    drawing = torch.from_numpy(draw(pixels, size, preprocess))
     hint = drawing.permute(2, 0, 1)[None].float() / 255
     return resize_hint(hint, Size(8 * size.latent.width, 8 * size.latent.height))

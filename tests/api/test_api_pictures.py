@@ -10,7 +10,7 @@ from PIL import Image
 
 from engine import Catalog, Checkpoint
 from engine.catalog import Weights
-from engine.image_inputs import ImagePrompt
+from engine.image_inputs import FURTHER, ImagePrompt
 from engine.partners import COMMON
 from tests.api.conftest import QUICK, TEXT
 
@@ -82,6 +82,13 @@ def test_four_pictures_of_four_kinds_arrive_in_their_order(client, face):
     assert [slot.type for slot in slots] == list(kinds)
     assert [slot.image for slot in slots] == [name(colour) for colour in colours]
     assert {(slot.stop_at, slot.weight) for slot in slots} == {(0.5, 1.0)}  # fal's, of any kind
+
+
+@pytest.mark.parametrize("kind", FURTHER)
+def test_the_wire_keeps_fals_four_types(client, kind):
+    slots = {"image_prompt_1": {"image_url": address("red"), "type": kind}}
+    answer = run(client, slots, "/image-prompt")
+    assert fault(answer) == ("image_prompt_1.type", "literal_error")
 
 
 def test_a_picture_that_is_followed_is_a_file_of_the_job(client, face):

@@ -24,7 +24,7 @@ from engine.partners import COMMON
 from engine.plan import FromNoise, Repainting
 from engine.records.record import log_rows
 from engine.sampling.prediction import model_sampling
-from engine.stages.hints import draw
+from engine.stages.hints import draw, own_preprocessor
 from engine.stages.masks import is_hole_in, read_mask, union
 from engine.stages.metadata import record_of
 from engine.stages.pixels import Pixels, size_of, stretch, to_rgb
@@ -340,7 +340,10 @@ def test_drawings_equal_fooocus_golden(name: str, settle: Settle, begin: Begin) 
         slot = slots[control["net"].removeprefix("net:")]
         assert (slot.weight, slot.stop_at) == (control["strength"], control["end"])
         pixels = np.array(Image.open(asked.pictures[slot.image]))
-        drawn = draw(pixels, slot.type, beginning.plan.sample_size, made.image_prompts)
+        preprocess = own_preprocessor(slot.type, made.image_prompts.canny)
+        if made.image_prompts.skip_preprocessors:
+            preprocess = None
+        drawn = draw(pixels, beginning.plan.sample_size, preprocess)
         assert list(drawn.shape) == control["shape"]
         np.testing.assert_array_equal(drawn[::16, ::16], HINTS[f"{name}.hint{number}_sub"])
         assert int(drawn.sum(dtype=np.int64)) == control["sum"]

@@ -1,6 +1,8 @@
 """What a ControlNet is shown of a picture: drawn for its visitor alone, and refused with the reason."""
 
+import importlib.util
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +11,9 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import ui
+from engine import Catalog
+from engine.image_inputs import DRAWN, FURTHER
+from engine.partners import AUX_LIBRARY
 from tests.ui.studios import OWNER_HEADER
 from ui.image_input import Uploads
 
@@ -51,7 +56,7 @@ def test_thresholds_decide_what_is_an_edge(visitor, name):
     ("query", "said"),
     [
         ("", "type: expected one of PyraCanny, CPDS"),
-        ("type=FaceSwap", "type: expected one of PyraCanny, CPDS, got 'FaceSwap'"),
+        ("type=FaceSwap", f"type: expected one of {', '.join(DRAWN)}, got 'FaceSwap'"),
         ("type=PyraCanny&low=0", "low: expected 1 to 255, got '0'"),
         ("type=PyraCanny&high=x", "high: expected 1 to 255, got 'x'"),
         ("type=PyraCanny&high=256", "high: expected 1 to 255, got '256'"),
@@ -61,6 +66,33 @@ def test_what_cannot_be_drawn_is_refused(visitor, name, query, said):
     answer = visitor.get(f"/studio/inputs/{name}/drawing?{query}")
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(said)
+
+
+needs_no_library = pytest.mark.skipif(
+    importlib.util.find_spec(AUX_LIBRARY) is not None, reason="controlnet-aux is there"
+)
+
+
+@needs_no_library
+@pytest.mark.parametrize("kind", FURTHER)
+def test_what_a_library_draws_says_how_to_get_it(visitor, name, kind):
+    answer = visitor.get(f"/studio/inputs/{name}/drawing?type={kind}")
+    assert answer.status_code == 503
+    assert answer.json()["detail"].startswith("type: expected the library controlnet-aux")
+    assert "pip install controlnet-aux" in answer.json()["detail"]
+
+
+@pytest.mark.torch
+def test_what_the_process_that_draws_has_to_say_arrives(
+    visitor, name, studio, tmp_path, monkeypatch
+):
+    (tmp_path / "controlnet_aux.py").touch()  # looks installed; its weights are missed first
+    monkeypatch.syspath_prepend(tmp_path)
+    studio.library = replace(studio.library, catalog=Catalog([], models_dir=tmp_path))
+    answer = visitor.get(f"/studio/inputs/{name}/drawing?type=SoftEdge")
+    assert answer.status_code == 503
+    place = tmp_path / "annotators"
+    assert answer.json()["detail"].startswith(f"soft_edge: expected ControlNetHED.pth in {place},")
 
 
 def test_a_strangers_picture_is_not_drawn(visitor, name):

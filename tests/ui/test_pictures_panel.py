@@ -1,13 +1,17 @@
 """What the pictures' panel holds becomes a request with its files, and a request is shown on it again."""
 
 import io
+import json
+from typing import get_args
 
 import gradio as gr
 import pytest
 from PIL import Image
 
-from engine import InvalidRequest, ModelNotFound, TextRequest
-from engine.image_inputs import SLOT_DEFAULTS
+from engine import EngineError, InvalidRequest, ModelNotFound, TextRequest
+from engine.image_inputs import FURTHER, SLOT_DEFAULTS, ImagePromptType
+from engine.partners import has_aux
+from engine.requests import Advanced
 from tests.ui.studios import in_event_loop
 from ui.image_input import Uploads
 from ui.notations import SLOTS, empty_slot, prompts_of, slots_of
@@ -95,6 +99,27 @@ def test_slots_become_image_prompts_with_their_files(panel, uploads, first, seco
         ("ImagePrompt", second.name, weight, stop_at),
     ]
     assert files == {first.name: png(10), second.name: png(200)}
+
+
+@pytest.mark.skipif(has_aux(), reason="controlnet-aux is there")
+def test_what_a_library_draws_needs_it_unless_it_is_drawn_already(panel, uploads, first):
+    rows = [empty_slot(), slot(first, type="Depth")]
+    values = held(panel, choice={"tab": "image_prompts"}, slots=rows)
+    problem = "^Image 2, type: expected the library controlnet-aux .+ pip install controlnet-aux"
+    with pytest.raises(EngineError, match=problem), panel.in_words(values):
+        read(panel, uploads, values)
+    prompts = prompts_of(values[panel.slots])
+    drawn = TextRequest(image_prompts=prompts, advanced=Advanced(skip_preprocessors=True))
+    (asked,) = panel.read(drawn, values, uploads, "me")[0].image_prompts
+    assert (asked.type, asked.image) == ("Depth", first.name)
+
+
+def test_the_page_offers_all_types_of_the_engine(panel):
+    script = panel.slots.js_on_load.partition("const pochade = ")[2]
+    told = json.JSONDecoder().raw_decode(script)[0]["facts"]["types"]
+    assert [it["name"] for it in told] == list(get_args(ImagePromptType))
+    assert {it["name"] for it in told if it["draws"]} == {"PyraCanny", "CPDS", *FURTHER}
+    assert all(it["help"] for it in told)
 
 
 def test_a_picture_is_repainted_where_it_is_painted_over(panel, uploads, first, second):

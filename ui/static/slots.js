@@ -2,10 +2,23 @@
 
 import { el } from "./dom.js";
 import { follow, missing, say } from "./needed.js";
-import { address } from "./server.js";
+import { address, read } from "./server.js";
+import { toast } from "./toast.js";
 import { well } from "./well.js";
 
-const WORDS = { ImagePrompt: "follow the look of a picture", FaceSwap: "take the face of a picture", PyraCanny: "follow outlines", CPDS: "follow light and depth" };
+const WORDS = {
+  ImagePrompt: "follow the look of a picture",
+  FaceSwap: "take the face of a picture",
+  PyraCanny: "follow outlines",
+  CPDS: "follow light and depth",
+  Depth: "follow near and far",
+  Normal: "follow surfaces",
+  Pose: "follow a pose",
+  SoftEdge: "follow soft outlines",
+  Scribble: "follow a scribble",
+  Lineart: "follow fine lines",
+  StraightLines: "follow straight lines",
+};
 const THRESHOLDS = { low: "canny_low_threshold", high: "canny_high_threshold" };
 
 export function mount({ element, props, watch, facts }) {
@@ -62,6 +75,11 @@ function slot(index, { types, most, weight, stop }, change) {
     drawing.hidden = !drawing.hidden;
     draw();
   };
+  drawing.addEventListener("error", () => {
+    read(drawing.getAttribute("src")).catch(({ told }) => toast(told ?? "The picture could not be drawn"));
+    drawing.removeAttribute("src");
+    if (!drawing.hidden) peek();
+  });
   const draw = () => {
     kind.value = row.type;
     kind.title = facts()?.help ?? "";

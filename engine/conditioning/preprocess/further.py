@@ -37,7 +37,7 @@ class Detector:
     name: str
     """Of the class in controlnet-aux."""
     files: Mapping[str, str]
-    """Names of its weights, and their sha256; empty where that is not known."""
+    """Names of its weights, and their sha256."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What it is told at each picture."""
 
@@ -51,7 +51,10 @@ DETECTORS: Mapping[str, Detector] = {
             "dpt_hybrid-midas-501f0c75.pt": "501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853"
         },
     ),
-    "normal": Detector("NormalBaeDetector", {"scannet.pt": ""}),
+    "normal": Detector(
+        "NormalBaeDetector",
+        {"scannet.pt": "03dbf1600c51ee3d45c29f77b77bf1a3b7a24c3452dba62a4ae658f37330c209"},
+    ),
     "pose": Detector(
         "OpenposeDetector",
         {
@@ -80,7 +83,7 @@ DETECTORS: Mapping[str, Detector] = {
 
 
 def load_preprocessor(
-    kind: str, folder: Path, device: torch.device, *, allow_pickle: bool = False
+    kind: str, folder: Path, device: torch.device | str, *, allow_pickle: bool = False
 ) -> Draw:
     """Bring what draws one kind of drawing into memory.
 

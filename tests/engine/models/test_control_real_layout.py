@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import ModelIncompatible
+from engine.families import ControlFamily, control_family_of
 from engine.models.checkpoints import CONFIGS
 from engine.models.control_layouts import original_modules
 from engine.models.controlnets import ControlNet, build_controlnet
@@ -102,6 +103,11 @@ def test_unions_of_sdxl_are_known_by_their_shapes(kinds: int) -> None:
     net = build_controlnet("union", network.state_dict(), unet())
     assert net.modes == kinds
     assert_as(net, network)
+    assert family(network.state_dict()) == "union"
+
+
+def family(file: Tensors) -> ControlFamily | None:
+    return control_family_of({key: tuple(value.shape) for key, value in file.items()})
 
 
 def original_shapes(layout: UNetLayout) -> Shapes:
@@ -139,6 +145,7 @@ def test_original_files_of_sdxl_are_known() -> None:
     assert_as(net, hollow("ControlNetModel", **FULL))
     prefixed = {f"control_model.{key}": value for key, value in file.items()}
     assert_as(build_controlnet("old", prefixed, unet()), net_of(net))
+    assert family(prefixed) == "controlnet"
 
 
 def net_of(net: ControlNet) -> Any:
@@ -156,6 +163,7 @@ def test_sd15_names_are_those_of_diffusers_converter() -> None:
         for key, value in converted.items()
     }
     assert original_modules(unet("sd15").config, modules) == modules
+    assert family(file) is None
     net = build_controlnet("sd15", file, unet("sd15"))
     weights = {**net.network.state_dict(), **prefixed(net)}
     assert {key: value.shape for key, value in weights.items()} == {
@@ -168,6 +176,7 @@ def test_control_loras_of_stability_are_known(rank: int, megabytes: int) -> None
     file = control_lora(meta_tensors(original_shapes(SDXL)), rank)
     size = 2 * sum(math.prod(value.shape) for value in file.values())
     assert round(size / 1e6) == megabytes  # as the files on the hub
+    assert family(file) == "controlnet"
     net = build_controlnet("lora", file, unet())
     assert_as(net, hollow("ControlNetModel", **FULL))
     assert len(net.merged) == sum(key.endswith(".up") for key in file)
