@@ -9,14 +9,21 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from engine.errors import InvalidRequest, ModelIncompatible, ModelNotFound
-from engine.families import PIPELINES, ControlFamily, Family, control_family_of, family_of
+from engine.families import (
+    PIPELINES,
+    BaseFamily,
+    ControlFamily,
+    Family,
+    control_family_of,
+    family_of,
+)
 from engine.geometry import Size, parse_size
 
 _SDXL_SIZES = (
@@ -27,6 +34,13 @@ _SDXL_SIZES = (
 SDXL_SIZES: tuple[Size, ...] = tuple(map(parse_size, _SDXL_SIZES.split()))
 """The sizes that SDXL paints well, in Fooocus' order."""
 SDXL_NATIVE = 1024
+_SD15_SIZES = (
+    "512x512 512x896 512x832 512x768 512x704 576x768 512x640 640x768 512x576 640x640 768x768 "
+    "576x512 768x640 640x512 768x576 704x512 768x512 832x512 896x512"
+)
+SD15_SIZES: tuple[Size, ...] = tuple(map(parse_size, _SD15_SIZES.split()))
+"""The sizes that SD 1.5 paints well: from its own 512x512 to where things begin to appear twice."""
+SD15_NATIVE = 512
 MAX_HEADER = 64 * 2**20
 """Longest safetensors header that is read, in bytes; real SDXL checkpoints stay below 1 MB."""
 POCKET = "pocket"
@@ -185,6 +199,8 @@ class Checkpoint:
     """What a request calls it: its path below the checkpoints folder."""
     path: Path
     """A diffusers folder or a single safetensors file."""
+    paints_as: BaseFamily = "sdxl"
+    """What it is taken for as base model: its sizes, and the helpers that fit it, follow from that."""
     native_size: int = SDXL_NATIVE
     """Side in pixels of the squares it was trained on (design D12)."""
     buckets: tuple[Size, ...] = SDXL_SIZES
@@ -522,7 +538,24 @@ def _own(folder: Path) -> Iterable[Checkpoint]:
     files = sorted(folder.rglob("*.safetensors"))
     for path in [*files, *folders]:
         if not _is_arriving(path, folder) and not any(item in folders for item in path.parents):
-            yield Checkpoint(name=path.relative_to(folder).as_posix(), path=path)
+            yield _sized(Checkpoint(name=path.relative_to(folder).as_posix(), path=path))
+
+
+def _sized(item: Checkpoint) -> Checkpoint:
+    """Give a checkpoint the sizes of its family; what cannot be read says so when it is asked for."""
+    try:
+        is_sd15 = item.family == "sd15"
+    except (ModelIncompatible, OSError):
+        return item
+    if not is_sd15:
+        return item
+    return replace(
+        item,
+        paints_as="sd15",
+        native_size=SD15_NATIVE,
+        buckets=SD15_SIZES,
+        sizes=SD15_SIZES,
+    )
 
 
 def _files(kind: Kind, folder: Path) -> Iterable[Weights]:

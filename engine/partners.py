@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from engine.catalog import Catalog, Checkpoint, Kind, Offer, Source, Weights
 from engine.errors import ModelNotFound
+from engine.families import NAMES
 from engine.image_inputs import FURTHER, FooocusType, FurtherType, MaskModel, SamModel
 
 Role = Literal[
@@ -73,6 +74,8 @@ COMMON: Mapping[Role, Offer] = {
     **dict.fromkeys(get_args(FurtherType), UNION),
 }
 """The helpers that fit all SDXL models, and where they can be fetched."""
+ANY_BASE: tuple[Role, ...] = ("image encoder", "face detector", "upscaler")
+"""The helpers that see pictures alone, and fit base models of every family."""
 
 
 def _network(file: str, hub_id: str) -> Offer:
@@ -123,6 +126,11 @@ def partner(role: Role, base: Checkpoint, catalog: Catalog, field: str) -> Weigh
         return catalog.weights(kind, own[role], field)
     if base.is_pocket:
         raise ModelNotFound(f"{field}: {base.name} has no {role}")
+    if base.paints_as != "sdxl" and role not in ANY_BASE:
+        problem = (
+            f"{role} needs an SDXL base model, and {base.name} is one of {NAMES[base.paints_as]}"
+        )
+        raise ModelNotFound(f"{field}: {problem}")
     if role in FURTHER and (there := _control_for(role, catalog)):
         return there
     file = COMMON[role].file

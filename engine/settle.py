@@ -6,8 +6,8 @@ from typing import Any
 
 from engine.catalog import SDXL_NATIVE, Catalog, Checkpoint, read_header
 from engine.errors import InvalidRequest
-from engine.families import require_refiner
-from engine.geometry import nearest_bucket, parse_size
+from engine.families import NAMES, require_refiner
+from engine.geometry import Size, nearest_bucket, parse_size
 from engine.image_inputs import (
     FACTORS,
     INPAINT_MODES,
@@ -94,7 +94,7 @@ def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
         base_model=base.name,
         native_size=base.native_size,
         size=size,
-        sample_size=size if base.native_size == SDXL_NATIVE else nearest_bucket(size, base.buckets),
+        sample_size=_sample_size(size, base),
         sampling=Sampling(
             sampler=mode.distilled.sampler if mode.distilled else more.sampler,
             scheduler=mode.distilled.scheduler if mode.distilled else more.scheduler,
@@ -177,12 +177,27 @@ def _lora(asked: LoraWeight, field: str, library: Library) -> Lora:
     return Lora(name=name, scale=asked.scale, url=asked.path)
 
 
+def _sample_size(size: Size, base: Checkpoint) -> Size:
+    """Settle the size that the model paints at; SDXL's are not held to the list (design D12)."""
+    if base.native_size == SDXL_NATIVE or size in base.buckets:
+        return size
+    return nearest_bucket(size, base.buckets)
+
+
 def _distilled_file(performance: Performance, base: Checkpoint) -> str | None:
-    """Name the LoRA of a mode: the base model's own, else the one for all SDXL models."""
-    distilled = MODES[performance].distilled
+    """Name the LoRA of a mode: the base model's own, else the one for all SDXL models.
+
+    Raises:
+        InvalidRequest: the base model is of another family, and has none.
+    """
+    distilled, own = MODES[performance].distilled, dict(base.performance_loras)
     if distilled is None:
         return None
-    return dict(base.performance_loras).get(performance, distilled.lora)
+    if base.paints_as != "sdxl" and performance not in own:
+        usual = " or ".join(name for name, mode in MODES.items() if mode.distilled is None)
+        wanted = f"expected {usual} with {base.name}, a {NAMES[base.paints_as]} model"
+        raise InvalidRequest("performance", f"{wanted}, got {performance}")
+    return own.get(performance, distilled.lora)
 
 
 def _distilled_lora(
@@ -228,6 +243,9 @@ def _refiner(
     model = catalog.checkpoint(request.refiner_model, "refiner_model")
     if model.name == base.name:
         return None
+    if base.paints_as != "sdxl":
+        wanted = f"expected none with {base.name}, a {NAMES[base.paints_as]} model"
+        raise InvalidRequest("refiner_model", f"{wanted}, got {model.name}")
     family = model.family
     if family is None:
         family = require_refiner(
