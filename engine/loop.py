@@ -5,8 +5,9 @@ that may share a UNet call through it together, whatever their sampler, step, se
 its answer. Images enter and leave between steps. Knows nothing of jobs, files or pictures.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from engine.conditioning import controls as steering
 from engine.conditioning import image_attention
 from engine.conditioning.branch import Branch
 from engine.conditioning.controls import Control
+from engine.conditioning.cut import cut_control, cut_image_prompt
 from engine.conditioning.freeu import freeu_around
 from engine.conditioning.image_attention import ImagePrompt, attend_images
 from engine.models.inpaint_head import widen_input, with_additions
@@ -24,6 +26,7 @@ from engine.plan import FreeU, Guidance
 from engine.sampling.guidance import Estimates, guide
 from engine.sampling.latent_format import LatentFormat
 from engine.sampling.prediction import ModelSampling, progress_at
+from engine.sampling.tiling import Tiles
 from engine.sampling.walk import Ask, Sampling
 
 
@@ -59,9 +62,12 @@ class StepSeam(Protocol):
         """Change, or look at, the guided estimate."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Setup:
-    """Who answers an image's questions for a while: a UNet, and all it is told."""
+    """Who answers an image's questions for a while: a UNet, and all it is told.
+
+    Where the picture is painted in tiles, each tile is asked for with the parts of drawings, masks and additions that lie in it.
+    """
 
     denoiser: Denoiser
     positive: Branch
@@ -75,9 +81,60 @@ class Setup:
     """Drawings that steer it."""
     addition: Tensor | None = None
     """(1, C, h, w): what an inpaint head adds to the output of the UNet's first convolution."""
+    tiles: Tiles | None = None
+    """How the latents are cut up for the UNet; None asks about them whole."""
 
-    def row(self, x: Tensor, sigma: float, *, is_negative: bool) -> "Row":
-        """Write one side of the question at a noise level: `x` (1, 4, h, w) as the sampler has it."""
+    def rows(self, x: Tensor, sigma: float) -> list["Row"]:
+        """Write the question at a noise level: first the negative side where there is one, each side tile by tile.
+
+        Args:
+            x: (1, 4, h, w) as the sampler has it.
+            sigma: The noise level.
+        """
+        parts = [(self, x)]
+        if self.tiles is not None:
+            parts = list(zip(self._parts, self.tiles.cut(x), strict=True))
+        sides = (True, False) if self.negative else (False,)
+        return [
+            setup._row(part, sigma, is_negative=side) for side in sides for setup, part in parts
+        ]
+
+    def sides(self, answers: Sequence[Tensor]) -> list[Tensor]:
+        """Put the UNet's answers (in the order of `rows`) together: (1, 4, h, w) of each side."""
+        if self.tiles is None:
+            return list(answers)
+        count = self.tiles.count
+        return [
+            self.tiles.joined(answers[first : first + count], self._shares)
+            for first in range(0, len(answers), count)
+        ]
+
+    @cached_property
+    def _parts(self) -> list["Setup"]:
+        """What is told for each tile."""
+        assert self.tiles is not None
+        prompts = [cut_image_prompt(prompt, self.tiles) for prompt in self.image_prompts]
+        controls = [cut_control(control, self.tiles) for control in self.controls]
+        additions = None if self.addition is None else self.tiles.cut(self.addition)
+        return [
+            replace(
+                self,
+                image_prompts=[parts[place] for parts in prompts],
+                controls=[parts[place] for parts in controls],
+                addition=None if additions is None else additions[place],
+                tiles=None,
+            )
+            for place in range(self.tiles.count)
+        ]
+
+    @cached_property
+    def _shares(self) -> Tensor:
+        """How much each tile counts, on the UNet's device."""
+        assert self.tiles is not None
+        return self.tiles.shares().to(self.denoiser.device)
+
+    def _row(self, x: Tensor, sigma: float, *, is_negative: bool) -> "Row":
+        """Write one row."""
         model = self.denoiser.model
         timestep = model.levels.timestep(sigma)
         progress = progress_at(timestep, self.denoiser.dtype)
@@ -208,19 +265,19 @@ class Running:
         return self.denoiser.model.latent_format
 
     def rows(self) -> list[Row]:
-        """Say what the UNet must be asked: one row, or the negative and the positive."""
+        """Say what the UNet must be asked, in the order of `Setup.rows`."""
         x, sigma, _ = self.asked
         for seam in self.setup.seams:
             x = seam.before(x, sigma)
         self._x = x
         self._timestep = self.denoiser.model.levels.timestep(sigma)
-        sides = (True, False) if self.setup.negative else (False,)
-        return [self.setup.row(x, sigma, is_negative=side) for side in sides]
+        return self.setup.rows(x, sigma)
 
     def estimates(self, predictions: Sequence[Tensor]) -> Estimates:
         """Read the UNet's answers (in the order of `rows`) as denoised estimates, not yet guided."""
         sigma, read = self.asked.sigma, self.denoiser.model.denoised
-        *negative, positive = (read(self._x, answer.float(), sigma) for answer in predictions)
+        sides = self.setup.sides(predictions)
+        *negative, positive = (read(self._x, answer.float(), sigma) for answer in sides)
         return Estimates(
             x=self._x,
             positive=positive,
@@ -276,19 +333,20 @@ class Running:
 
 
 @torch.inference_mode()
-def step(running: Sequence[Running], *, apart: bool = False) -> int:
+def step(running: Sequence[Running], *, apart: bool = False, max_rows: int | None = None) -> int:
     """Advance every running image by one model call.
 
     Args:
         running: The images.
         apart: Whether each image gets a UNet call of its own, as if it ran alone, to the last bit.
+        max_rows: Most rows of one UNet call, at least 1; more are asked for in several calls. None is as many as there are.
 
     Returns:
         How many UNet calls that took.
     """
     asked = [(image, image.rows()) for image in running]
     answers: dict[Row, Tensor] = {}
-    groups = _by_call(asked, apart=apart)
+    groups = _by_call(asked, apart=apart, max_rows=max_rows)
     for denoiser, rows in groups:
         answers.update(zip(rows, torch.split(predict(denoiser, rows), 1), strict=True))
     for images in _by_shape(asked, apart=apart):
@@ -346,15 +404,26 @@ def _added_conditioning(device: torch.device, rows: Sequence[Row]) -> dict[str, 
 
 
 def _by_call(
-    asked: Iterable[tuple[Running, list[Row]]], *, apart: bool
-) -> list[tuple[Denoiser, list[Row]]]:
+    asked: Iterable[tuple[Running, list[Row]]], *, apart: bool, max_rows: int | None
+) -> list[tuple[Denoiser, Sequence[Row]]]:
     """Bring together the rows that may share a call: same UNet, latent shape, number of tokens and tricks."""
     groups: dict[tuple[Any, ...], tuple[Denoiser, list[Row]]] = {}
     for image, rows in asked:
         for row in rows:
             key = (id(image.denoiser.unet), id(image) if apart or image.alone else None, *row.key)
             groups.setdefault(key, (image.denoiser, []))[1].append(row)
-    return list(groups.values())
+    return [
+        (denoiser, part)
+        for denoiser, rows in groups.values()
+        for part in _portions(rows, max_rows or len(rows))
+    ]
+
+
+def _portions(rows: Sequence[Row], most: int) -> list[Sequence[Row]]:
+    """Cut rows into as few portions as there have to be, about equally long, so that none is larger than it must be."""
+    calls = math.ceil(len(rows) / most)
+    size = math.ceil(len(rows) / calls)
+    return [rows[first : first + size] for first in range(0, len(rows), size)]
 
 
 def _by_shape(

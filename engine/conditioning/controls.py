@@ -39,6 +39,8 @@ class Control:
     """Steers the positive side only, and its finer parts less, so that a picture needs no prompt."""
     mode: int | None = None
     """What kind of drawing a ControlNet Union gets, from `ControlNet.mode`."""
+    seen: Tensor | None = None
+    """`embedding`, where it is known already: of a tile, whose net has looked at the whole drawing."""
 
     def __post_init__(self) -> None:
         if self.net.modes and self.mode is None:
@@ -47,7 +49,7 @@ class Control:
     @cached_property
     def embedding(self) -> Tensor:
         """The drawing as the net sees it at every step, (1, C, h, w)."""
-        return self.net.embed(self.hint)
+        return self.net.embed(self.hint) if self.seen is None else self.seen
 
     def is_active(self, sigma: float, levels: NoiseLevels) -> bool:
         """Whether it steers a model call at noise level `sigma`; both ends are inside."""

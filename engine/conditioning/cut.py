@@ -1,0 +1,33 @@
+"""What belongs to places goes with its tile: drawings and masks of a picture that is painted in tiles."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from engine.conditioning.controls import Control
+from engine.conditioning.image_attention import ImagePrompt
+from engine.sampling.tiling import Tiles
+
+
+def cut_control(control: Control, tiles: Tiles) -> list[Control]:
+    """Give each tile the part of a drawing that lies in it.
+
+    The net has looked at the drawing as a whole, once, so that its borders are no borders of tiles.
+    """
+    masks: Sequence[Tensor | None] = [None] * tiles.count
+    if control.mask is not None:
+        size = (tiles.whole.height, tiles.whole.width)
+        masks = tiles.cut(adaptive_avg_pool2d(control.mask, size))
+    return [
+        replace(control, seen=seen, mask=mask)
+        for seen, mask in zip(tiles.cut(control.embedding), masks, strict=True)
+    ]
+
+
+def cut_image_prompt(prompt: ImagePrompt, tiles: Tiles) -> list[ImagePrompt]:
+    """Give each tile its part of the mask; without one an image prompt is the same in all tiles."""
+    if prompt.mask is None:
+        return [prompt] * tiles.count
+    return [replace(prompt, mask=mask) for mask in tiles.cut(prompt.mask)]
