@@ -28,6 +28,7 @@ from engine.knobs import knob
 from engine.partners import DETECTOR, MASK_NETWORKS, ONNX_LIBRARY, ONNX_MISSING
 from engine.partners import SAM as SAM_NETWORKS
 from ui.form import Part, component
+from ui.helpers import mask_uses
 from ui.image_input import Uploads
 from ui.sketcher import Sketch, read_sketch, write_sketch
 from ui.studio import Studio
@@ -73,7 +74,7 @@ def mask_panel() -> MaskPanel:
         "More on finding", open=False, visible=model == SAM, elem_classes=["group"]
     ) as finer:
         settings |= {name: _part(name) for name in _FINER}
-    needed = island("mask_note.js", "mask_needed", value={}, classes=("part", "mask_note"))
+    needed = island("mask_needed.js", "mask_needed", value={}, classes=("part", "needed"))
     button = gr.Button("Find the mask", elem_id=BUTTON)
     news = island("mask_note.js", "mask_news", value={}, classes=("part", "mask_note"))
     return MaskPanel(settings, finer, button, needed, news)
@@ -100,7 +101,8 @@ def missing(library: Library, settings: Mapping[str, Any]) -> dict[str, Any]:
         settings: What the parts hold, by field of `MaskFrom`.
 
     Returns:
-        ``text``, a sentence, empty where all is there; ``wrong`` is set where it takes more than a press of the button.
+        ``uses``, of which `ui.helpers` lists the files that are to be fetched; or ``wrong``, where it takes more than a
+        press of the button, with a ``text`` about it.
     """
     model, offers = settings["model"], [DETECTOR]
     if model != SAM:
@@ -111,16 +113,14 @@ def missing(library: Library, settings: Mapping[str, Any]) -> dict[str, Any]:
         offers.append(SAM_NETWORKS[settings["sam_model"]])
     absent = [it for it in offers if not library.catalog.has(it.kind, it.file)]
     try:
-        found = [library.catalog.weights(it.kind, it.file, "mask_from.model") for it in absent]
+        for it in absent:
+            library.catalog.weights(it.kind, it.file, "mask_from.model")
     except ModelNotFound:
         places = " and ".join(f"{it.file} in models/{FOLDERS[it.kind]}" for it in absent)
         return {"text": f"It takes {places}", "wrong": True}
-    names = [it.name for it in found if not it.path.exists()]
-    if not names:
-        return {"text": ""}
-    are, folder = "is" if len(names) == 1 else "are", FOLDERS[found[0].kind]
-    fetched = f"{' and '.join(names)} {are} fetched into models/{folder} with the first mask"
-    return {"text": f"{fetched} (size unknown)"}
+    return {
+        "uses": mask_uses(model, settings["sam_model"], boxes_only=settings["boxes_only"]),
+    }
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

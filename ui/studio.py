@@ -9,7 +9,8 @@ from typing import Any
 
 from starlette.requests import Request
 
-from engine import Catalog, Library
+from engine import Catalog, Fetches, Library
+from engine.net import Fetcher
 from engine.presets import Preset
 from jobs import Jobs
 from ui.image_input import Uploads
@@ -31,7 +32,14 @@ class Studio:
     """Keeps the pictures that visitors bring; None where they can bring none."""
     owner_of: Callable[[Request], str] = lambda request: "local"
     """Names whose jobs and pictures a visitor sees."""
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    revision: int = field(default=0, init=False)
+    """Counts how often the library changed, so that pages see when to look again."""
+    fetches: Fetches = field(init=False, repr=False)
+    """Weights that visitors want now."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.fetches = Fetches(Fetcher(), arrived=self.refresh)
 
     @property
     def catalog(self) -> Catalog:
@@ -47,6 +55,7 @@ class Studio:
         with self._lock:
             if self.read_library is not None:
                 self.library = self.read_library()
+                self.revision += 1
 
     def look_for_arrivals(self) -> None:
         """Read the library anew, in a thread, where a file that was fetched has come."""
@@ -59,3 +68,4 @@ class Studio:
             presets = {key: it for key, it in self.library.presets.items() if key != name}
             more = {} if preset is None else {name: preset}
             self.library = dataclasses.replace(self.library, presets={**presets, **more})
+            self.revision += 1

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from engine import EngineError, Event, InvalidRequest, draw_control
 from jobs import ImageView, JobView
+from ui.downloads import download_facts, read_files
 from ui.dropped import Dropped, read_pasted, read_picture
 from ui.image_input import MAX_BYTES, Upload, Uploads
 from ui.lists import lists, style_groups
@@ -61,6 +62,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
         "inputs/{name}": pages.input,
         "inputs/{name}/drawing": pages.drawing,
         "lists": pages.lists,
+        "downloads": pages.downloads,
         "styles": pages.styles,
         "static/{name}": pages.static,
     }
@@ -70,6 +72,8 @@ def routes(studio: Studio) -> list[BaseRoute]:
         "images/delete": pages.delete,
         "images/restore": pages.restore,
         "refresh": pages.refresh,
+        "downloads": pages.download,
+        "downloads/cancel": pages.cancel_download,
         "read": pages.read,
         "inputs": pages.take_input,
     }
@@ -168,7 +172,9 @@ class _Pages:
         return _json({"count": await run_in_threadpool(self._jobs.restore, ids, owner=owner)})
 
     def lists(self, request: Request) -> Response:
-        return _json(lists(self._studio.library, own_presets(self._studio.presets_dir)))
+        revision = self._studio.revision  # first, or a change meanwhile would go unseen
+        known = lists(self._studio.library, own_presets(self._studio.presets_dir))
+        return _json({**known, "revision": revision})
 
     def styles(self, request: Request) -> Response:
         return _json({"groups": style_groups(self._studio.library)})
@@ -176,6 +182,22 @@ class _Pages:
     def refresh(self, request: Request) -> Response:
         self._studio.refresh()
         return self.lists(request)
+
+    def downloads(self, request: Request) -> Response:
+        """Tell which weights are on their way, and which failed to come."""
+        return _json({"downloads": [download_facts(it) for it in self._studio.fetches.known()]})
+
+    async def download(self, request: Request) -> Response:
+        """Fetch weights now; those that are on their way are not fetched twice."""
+        wanted = read_files(await _body(request, "files", MAX_BODY), self._studio.catalog)
+        await run_in_threadpool(self._studio.fetches.start, wanted)
+        return self.downloads(request)
+
+    async def cancel_download(self, request: Request) -> Response:
+        """Fetch weights no longer; what has arrived of them is kept for the next time."""
+        for item in read_files(await _body(request, "files", MAX_BODY), self._studio.catalog):
+            self._studio.fetches.cancel(item)
+        return self.downloads(request)
 
     async def read(self, request: Request) -> Response:
         """Read the settings in a picture's file, or in a text where the content type says so."""
@@ -340,6 +362,8 @@ def _studio_facts(studio: Studio) -> dict[str, Any]:
         "pocket": base.is_pocket,
         "summary": base.summary,
         "examples": list(base.examples),
+        "library": studio.revision,
+        "downloads": len(studio.fetches.known()),
     }
 
 

@@ -17,6 +17,7 @@ from engine.partners import DETECTOR, MASK_NETWORKS
 from engine.partners import SAM as SAM_NETWORKS
 from engine.plan import FindMask
 from tests.ui.studios import POCKET, in_event_loop, open_jobs
+from ui.helpers import helpers
 from ui.image_input import Uploads
 from ui.mask_from import (
     EXAMPLES,
@@ -78,26 +79,21 @@ def test_what_it_takes_is_said_before_it_is_asked_for(library, settings, monkeyp
     }
     monkeypatch.setattr("ui.mask_from.ONNX_LIBRARY", "json")
     file = MASK_NETWORKS["isnet-general-use"].file
-    fetched = "fetched into models/inpaint with the first mask (size unknown)"
-    assert missing(library, settings) == {"text": f"{file} is {fetched}"}
+    assert missing(library, settings) == {"uses": ["mask isnet-general-use"]}
     bare = Library(catalog=Catalog([POCKET]))
     assert missing(bare, settings) == {"text": f"It takes {file} in models/inpaint", "wrong": True}
-    both = f"{DETECTOR.file} and {SAM_NETWORKS['vit_b'].file}"
     by_words = {**settings, "model": "sam"}
-    assert missing(library, by_words)["text"].startswith(f"{both} are fetched into models/segm")
-    boxes = {**by_words, "boxes_only": True}
-    assert missing(library, boxes)["text"].startswith(f"{DETECTOR.file} is fetched into models/")
+    assert missing(library, by_words) == {"uses": ["mask words", "mask vit_b"]}
+    assert missing(library, {**by_words, "boxes_only": True}) == {"uses": ["mask words"]}
 
 
-def test_nothing_is_said_of_what_is_there(library, settings, tmp_path) -> None:
+def test_nothing_is_missed_of_what_is_there(library, settings, tmp_path) -> None:
     offers = (DETECTOR, SAM_NETWORKS["vit_b"])
     files = [Weights(name=it.file, path=tmp_path, kind=it.kind) for it in offers]
     there = Library(catalog=Catalog([POCKET], files))
-    by_words = {**settings, "model": "sam"}
-    assert missing(there, by_words) == {"text": ""}
-    fetched = [Weights(name=it.file, path=tmp_path, kind=it.kind) for it in offers]
-    since = Library(catalog=Catalog([POCKET], offers=fetched))  # read before they came
-    assert missing(since, by_words) == {"text": ""}
+    uses = missing(there, {**settings, "model": "sam"})["uses"]
+    assert not set(uses) & set(helpers(there)[POCKET.name])
+    assert set(uses) <= set(helpers(library)[POCKET.name])
 
 
 def test_only_what_the_model_uses_is_read(own, sketch, settings) -> None:

@@ -1,6 +1,7 @@
 // What there is to choose from, and which base model is chosen. Read when the page opens, and anew when it may have changed.
 
 import { read, send } from "./server.js";
+import { watcher } from "./watcher.js";
 
 const AGAIN_MS = 3000;
 
@@ -9,7 +10,13 @@ class Library extends EventTarget {
   known = false;
 
   #base = "";
+  #seen = null; // the revision that was asked for last
   #asked = null;
+
+  constructor() {
+    super();
+    watcher.addEventListener("change", () => this.#follow());
+  }
 
   // Reads the lists once, however many parts of the page ask.
   open() {
@@ -39,6 +46,14 @@ class Library extends EventTarget {
   // The sizes of a base model and the one it starts from; '' is the studio's own model.
   model(name) {
     return this.lists.models.find((item) => item.name === (name || this.lists.studio));
+  }
+
+  // The studio's library changed: a file that a job needed has come, or somebody else asked for one.
+  #follow() {
+    const revision = watcher.studio?.library;
+    if (!this.known || revision === undefined || revision === this.#seen) return;
+    this.#seen = revision;
+    if (revision !== this.lists.revision) this.reload().catch(() => (this.#seen = null));
   }
 
   #take(lists) {

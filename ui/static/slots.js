@@ -1,7 +1,7 @@
 // The pictures to follow: four slots side by side, each with its type, its weight and how long it counts.
 
 import { el } from "./dom.js";
-import { follow, missing, say } from "./needed.js";
+import { follow, missing, needed } from "./needed.js";
 import { address, read } from "./server.js";
 import { toast } from "./toast.js";
 import { well } from "./well.js";
@@ -25,16 +25,20 @@ export function mount({ element, props, watch, facts }) {
   const rows = () => facts.empty.map((empty, index) => ({ ...empty, ...props.value?.[index] }));
   const change = (index, what) => {
     props.value = rows().map((row, at) => (at === index ? { ...row, ...what } : row));
+    tell();
   };
   const slots = facts.empty.map((_, index) => slot(index, facts, (what) => change(index, what)));
-  const notes = facts.types.map(({ name }) => ({ name, note: el("p", { class: "need", role: "note" }) }));
-  element.replaceChildren(el("div", { id: "slots" }, ...slots.map(({ node }) => node)), ...notes.map(({ note }) => note));
+  const notes = facts.types.map(({ name }) => ({ name, note: needed(name, WORDS[name]) }));
+  element.replaceChildren(el("div", { id: "slots" }, ...slots.map(({ node }) => node)), ...notes.map(({ note }) => note.node));
   const draw = () => {
+    rows().forEach((row, index) => slots[index].show(row));
+    tell();
+  };
+  const tell = () => {
     const given = rows();
-    given.forEach((row, index) => slots[index].show(row));
     for (const { name, note } of notes) {
-      say(note, name, WORDS[name]);
-      note.hidden ||= !given.some((row) => row.image && row.type === name);
+      note.show();
+      note.node.hidden ||= !given.some((row) => row.image && row.type === name);
     }
   };
   watch("value", draw);
