@@ -2,7 +2,8 @@
 
 Names and shapes of the weights are those of IP-Adapter's "plus" files, with `pooled_proj` besides: this
 UNet takes colours from the pooled vector alone and hears nothing else on them, so an image adds to that
-vector what a caption of it would have. Both ways to attend are here,
+vector what a caption of it would have (`pooled_proj`; its matrix `ground` is for two images, of which the one gives the
+thing and the other the ground). Both ways to attend are here,
 because the adapter is trained for both: Fooocus' joint one, where text and images share one softmax,
 and diffusers' separate one. Source: Ye et al. 2023, https://arxiv.org/abs/2308.06721
 """
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pocket.parts import POOLED_WIDTH, Unet
 from pocket.sight import WIDTH
@@ -129,6 +131,22 @@ def cross_attentions(unet: Unet) -> list[Any]:
     return [module for part in order for name, module in found if name.startswith(part)]
 
 
+class PooledProjection(nn.Linear):
+    """From the encoder's projection to what an image adds to the pooled vector, and which part of that is of its ground."""
+
+    ground: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(POOLED_WIDTH, POOLED_WIDTH)
+        self.register_buffer("ground", torch.zeros(POOLED_WIDTH, POOLED_WIDTH))
+
+    def joined(self, projections: Sequence[Tensor]) -> Tensor:
+        """(N, P): the thing of the first image before the ground of the last."""
+        first, last = self(projections[0]), self(projections[-1])
+        added: Tensor = first + functional.linear(last - first, self.ground)
+        return added
+
+
 class Adapter(nn.Module):
     """Everything that is trained; keys start as the text's own."""
 
@@ -140,7 +158,7 @@ class Adapter(nn.Module):
         self.ip_adapter = nn.ModuleDict(
             {str(2 * i + 1): _Projections(text) for i, text in enumerate(texts)}
         )
-        self.pooled_proj = nn.Linear(POOLED_WIDTH, POOLED_WIDTH)
+        self.pooled_proj = PooledProjection()
         self.negative = nn.Parameter(torch.randn(TOKENS, width))
         for text, projections in zip(texts, self.ip_adapter.values(), strict=True):
             text.set_processor(ImageAttention(projections))

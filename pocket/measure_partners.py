@@ -201,17 +201,27 @@ def _shows_both(reading: Reading, one: Scene, other: Scene) -> bool:
     return shows(one, other) and shows(other, one)
 
 
-def two_images(studio: Studio, cases: Cases) -> float:
-    """Share of pictures that show something of each of two images, at weight 1 and stop 1."""
-    pairs = list(zip(cases.names, cases.names[1:] + cases.names[:1], strict=True))
+def of_two(studio: Studio, cases: Cases) -> list[Reading]:
+    """Read what the studio paints of each image and the one after it, at weight 1 and stop 1."""
+    pairs = zip(cases.names, cases.names[1:] + cases.names[:1], strict=True)
     asks = [
         ("", {**_SETTINGS, "image_prompts": [slot("ImagePrompt", n, 1.0, 1.0) for n in pair]})
         for pair in pairs
     ]
-    readings = [read(picture) for picture in studio.run(asks, cases.files)]
-    following = cases.scenes[1:] + cases.scenes[:1]
-    return float(
-        np.mean([_shows_both(*row) for row in zip(readings, cases.scenes, following, strict=True)])
+    return [read(picture) for picture in studio.run(asks, cases.files)]
+
+
+def two_images(studio: Studio, cases: Cases) -> str:
+    """Tell of pictures that follow two images."""
+    readings, following = of_two(studio, cases), cases.scenes[1:] + cases.scenes[:1]
+    both = [_shows_both(*row) for row in zip(readings, cases.scenes, following, strict=True)]
+    colour, ground = (
+        share(cases.scenes, readings, "colour"),
+        share(following, readings, "background"),
+    )
+    return (
+        f"Two images at weight 1: {np.mean(both):.0%} show something that only the first has and something that only the"
+        f" second has. {colour:.0%} have the colour of the first one's object, {ground:.0%} the second one's background."
     )
 
 
@@ -253,7 +263,7 @@ def report(studio: Studio, cases: Cases, kinds: Sequence[str]) -> str:
     if "ImagePrompt" in kinds:
         lines += [
             "",
-            f"Two images at weight 1: {two_images(studio, cases):.0%} show something of each.",
+            two_images(studio, cases),
         ]
     return "\n".join(lines)
 

@@ -3,7 +3,7 @@
 The teacher is the UNet itself, told by a complete caption what the student has to see: that is a much
 quieter target than noise. The student's prompt is mostly empty; at weights below 1 the target lies between
 both prompts, which makes the weight a dial. Where a prompt names something else than the image shows, the
-prompt is right; of two images one gives the object, the other the background.
+prompt is right; of two images the first gives the object, the second the background.
 """
 
 import logging
@@ -20,6 +20,7 @@ from transformers import CLIPTokenizer, CLIPVisionModelWithProjection
 from pocket.captions import Caption, full_caption, random_caption, short_caption
 from pocket.draw import draw
 from pocket.fit import Run, Trainer
+from pocket.grounds import GROUND_FIELDS, ground_matrix
 from pocket.image_prompt import Adapter, ImageAttention, Images
 from pocket.parts import Unet, library
 from pocket.sight import quick_thumbnails, shown
@@ -49,7 +50,6 @@ _FULL_SHARE, _MORE_SHARE = 0.65, 0.1
 _JOINT_SHARE, _TWO_SHARE = 0.65, 0.2
 _BEND = 2
 """Half the weight is a quarter of the way: guidance makes little of an image a lot."""
-_GROUND_FIELDS = ("background", "ground")
 
 
 def other_in(rng: np.random.Generator, scene: Scene, names: frozenset[str]) -> Scene:
@@ -60,11 +60,10 @@ def other_in(rng: np.random.Generator, scene: Scene, names: frozenset[str]) -> S
 
 
 def halves(rng: np.random.Generator, scene: Scene) -> tuple[Scene, Scene]:
-    """Two scenes: one with the scene's object, one with its background; in either order."""
+    """Two scenes: one with the scene's object, one with its background."""
     names = {field.name for field in fields(Scene)}
-    ground = frozenset(_GROUND_FIELDS)
-    pair = other_in(rng, scene, ground), other_in(rng, scene, frozenset(names - ground))
-    return pair if rng.random() < 0.5 else (pair[1], pair[0])
+    ground = frozenset(GROUND_FIELDS)
+    return other_in(rng, scene, ground), other_in(rng, scene, frozenset(names - ground))
 
 
 def random_weights(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
@@ -98,15 +97,15 @@ class Student(nn.Module):
             blind: (N,) of bool.
             joint: Which formula.
         """
-        tokens, pooled = [], torch.zeros(())
+        tokens, told_of = [], []
         for one in seen:
             with torch.no_grad():
                 answer = self._frozen[1](one, output_hidden_states=True)
             told = self.adapter.image_proj(answer.hidden_states[-2])
             tokens.append(torch.where(blind[:, None, None], self.adapter.negative, told))
-            pooled = pooled + weights[:, None] * self.adapter.pooled_proj(answer.image_embeds)
-        total = (weights * len(seen)).clamp(min=1.0)[:, None]
-        pooled = torch.where(blind[:, None], 0.0, pooled / total)
+            told_of.append(answer.image_embeds)
+        heard = torch.where(blind, 0.0, (weights * len(seen)).clamp(max=1.0))
+        pooled = heard[:, None] * self.adapter.pooled_proj.joined(told_of)
         return Images(tokens, [weights] * len(seen), pooled, joint)
 
     def _noise(self, call: tuple[Tensor, ...], told: Told, images: Images | None = None) -> Tensor:
@@ -236,7 +235,8 @@ def train_image_prompt(team: Team, folder: Path, run: Run) -> None:
     unet.set_attn_processor(ImageAttention())
     unet.requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
     student = Student(unet, load_sight(folder))
-    student.adapter.pooled_proj.load_state_dict(load_file(folder / POOLED))
+    student.adapter.pooled_proj.load_state_dict(load_file(folder / POOLED), strict=False)
+    student.adapter.pooled_proj.ground.copy_(ground_matrix(folder))
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     lessons = Lessons(Twins(folder, "thumbnails"), tokenizer, load_encoders(folder))
     trainer = Trainer(student, run, team, folder)

@@ -63,6 +63,8 @@ class ImagePrompt:
     """Of the joint formula; it belongs to the adapter."""
     pooled: Tensor | None = None
     """What it adds to the pooled text at weight 1, (1, P); only the pocket model's adapter knows."""
+    ground: Tensor | None = None
+    """The part of `pooled` that tells of the background, (1, P); None where the adapter cannot tell them apart."""
 
     def is_active(self, progress: float) -> bool:
         """Whether it counts when `progress` (0 to 1) of the noise is gone."""
@@ -210,15 +212,27 @@ def attention_kwargs(rows: Sequence[ImageRow]) -> dict[str, Any] | None:
 def add_pooled(pooled: Tensor, row: ImageRow) -> Tensor:
     """Add what the images of a row say to its pooled text, (1, P); weights beyond 1 in all share that 1.
 
-    The negative side hears nothing.
+    A mean of two colours is a third. So where the adapter can tell a background from what stands before it, the images lie
+    side by side in their order, each as wide as its share of the weights, and the first half of them gives the thing, the
+    second half the background. The negative side hears nothing.
     """
-    told = [
-        (p.weight, p.pooled) for p, is_negative in row if p.pooled is not None and not is_negative
-    ]
-    if not told:
-        return pooled
-    total = max(1.0, sum(weight for weight, _ in told))
-    return pooled + sum(vector.to(pooled) * (weight / total) for weight, vector in told)
+    told = [p for p, is_negative in row if p.pooled is not None and not is_negative]
+    whole = sum(prompt.weight for prompt in told)
+    begin = 0.0
+    for prompt in told:
+        end = begin + prompt.weight
+        pooled = pooled + _said(prompt, begin / whole, end / whole).to(pooled) * min(1.0, whole)
+        begin = end
+    return pooled
+
+
+def _said(prompt: ImagePrompt, begin: float, end: float) -> Tensor:
+    """Give what an image says from `begin` to `end` of all, 0 to 1."""
+    assert prompt.pooled is not None
+    if prompt.ground is None:
+        return prompt.pooled * (end - begin)
+    thing, ground = 2 * max(0.0, min(end, 0.5) - begin), 2 * max(0.0, end - max(begin, 0.5))
+    return prompt.pooled * thing + prompt.ground * (ground - thing)
 
 
 def _side(prompt: ImagePrompt, is_negative: bool) -> ImageTokens:

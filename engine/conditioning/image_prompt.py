@@ -67,6 +67,7 @@ class ImageReader:
                 formula=formula,
                 reference_width=self._adapter.reference_width,
                 pooled=pooled,
+                ground=self._adapter.ground(pooled),
             )
         _touch(self._prompts, key)
         return self._prompts[key]

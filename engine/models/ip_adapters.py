@@ -26,7 +26,8 @@ HEAD_SIZE = 64
 """Channels of one head in the projections of all published files; weights do not tell it."""
 _PROJECTION, _MATRICES = "image_proj.", "ip_adapter."
 _POOLED = "pooled_proj."
-"""What the pocket model's adapter has besides: a linear layer from an encoded picture to the pooled text."""
+"""What the pocket model's adapter has besides: a linear layer from an encoded picture to the pooled text, and ``ground``, a
+matrix from that to the background's part of it."""
 _KINDS = "base, plus, plus-face or full"
 _NAMES = (
     (r"\.ln0\.", ".0.norm1."),
@@ -83,6 +84,8 @@ class IPAdapter:
     """Of the joint formula."""
     pooled_weights: tuple[Tensor, Tensor] | None = None
     """Matrix and bias of what a picture adds to the pooled text; None in all published files."""
+    ground_weights: Tensor | None = None
+    """Matrix that takes the background's part out of that."""
 
     def project(self, image: EncodedImage) -> Tensor:
         """Make tokens of an encoded picture: (1, n, token width) float32.
@@ -103,6 +106,13 @@ class IPAdapter:
         weight, bias = (part.to(self.device).float() for part in self.pooled_weights)
         shown = image.image_embeds.to(self.device).float()
         return torch.nn.functional.linear(shown, weight, bias).to(self.dtype)
+
+    def ground(self, pooled: Tensor | None) -> Tensor | None:
+        """Take out of what `pooled` gave what tells of the background: the same shape, or None."""
+        if pooled is None or self.ground_weights is None:
+            return None
+        weights = self.ground_weights.to(self.device).float()
+        return torch.nn.functional.linear(pooled.float(), weights).to(self.dtype)
 
     @torch.inference_mode()
     def attend(self, tokens: Tensor) -> ImageTokens:
@@ -164,6 +174,7 @@ def build_ip_adapter(
         dtype=unet.dtype,
         reference_width=_whole_number(name, metadata, "reference_width", REFERENCE_WIDTH),
         pooled_weights=_pooled_weights(tensors),
+        ground_weights=tensors.get(f"{_POOLED}ground"),
     )
 
 

@@ -14,6 +14,7 @@ from pocket.measure_partners import (  # noqa: E402
     edge_overlap,
     follow,
     make_cases,
+    of_two,
     share,
 )
 from pocket.score import read  # noqa: E402
@@ -81,3 +82,9 @@ def test_an_image_gives_its_colours_to_an_empty_prompt_by_its_weight(studio, cas
     backgrounds = [share(cases.scenes, it, "background") for it in (whole, half, none)]
     assert backgrounds[0] >= backgrounds[1] >= backgrounds[2]
     assert backgrounds[2] < 0.5
+
+
+def test_of_two_images_one_gives_the_thing_and_the_other_the_ground(studio, cases):
+    readings, following = of_two(studio, cases), cases.scenes[1:] + cases.scenes[:1]
+    assert share(cases.scenes, readings, "colour") > 0.8
+    assert share(following, readings, "background") > 0.8

@@ -12,16 +12,19 @@ from safetensors import safe_open  # noqa: E402
 
 from engine.conditioning.image_attention import (  # noqa: E402
     ImagePrompt,
+    add_pooled,
     attend_images,
     attention_kwargs,
 )
 from engine.models.image_encoders import EncodedImage  # noqa: E402
 from engine.models.ip_adapters import load_ip_adapter, read_negative  # noqa: E402
+from pocket.grounds import GROUND_FIELDS, solve  # noqa: E402
 from pocket.image_prompt import REFERENCE_WIDTH, Adapter, ImageAttention, Images  # noqa: E402
 from pocket.parts import make_unet  # noqa: E402
 from pocket.sight import SIDE, make_image_encoder, quick_thumbnails, shown, thumbnail  # noqa: E402
 from pocket.train_image_prompt import halves, other_in, random_weights  # noqa: E402
-from pocket.world import Scene  # noqa: E402
+from pocket.train_text import FIELDS  # noqa: E402
+from pocket.world import Scene, seen_scenes  # noqa: E402
 
 SCENE = Scene("star", "red", "blue", "large", "left", "striped", "plain")
 WEIGHT = 0.7
@@ -38,6 +41,7 @@ def trained(tmp_path_factory):
     plain = copy.deepcopy(unet)
     unet.set_attn_processor(ImageAttention())
     adapter = Adapter(unet)
+    torch.nn.init.normal_(adapter.pooled_proj.ground, std=0.1)
     adapter.load_state_dict({k: v.half().float() for k, v in adapter.state_dict().items()})
     folder = tmp_path_factory.mktemp("adapter")
     adapter.save(folder)
@@ -101,12 +105,49 @@ def test_both_thumbnails_are_what_the_encoder_takes():
 def test_halves_share_the_scene_between_them():
     rng = np.random.default_rng(0)
     for _ in range(40):
-        pair = halves(rng, SCENE)
-        thing = [s for s in pair if (s.shape, s.colour, s.place) == ("star", "red", "left")]
-        ground = [s for s in pair if s.background == "blue"]
-        assert thing
-        assert ground
-        assert all(s.colour != s.background for s in pair)
+        thing, ground = halves(rng, SCENE)
+        assert (thing.shape, thing.colour, thing.place) == ("star", "red", "left")
+        assert ground.background == "blue"
+        assert thing.colour != thing.background
+        assert ground.colour != ground.background
+
+
+def test_of_two_images_the_engine_joins_the_halves_that_training_joined(trained):
+    _, adapter, plain, folder = trained
+    projection, loaded = (
+        adapter.pooled_proj,
+        load_ip_adapter(folder / "adapter.safetensors", plain),
+    )
+    shown = [EncodedImage(torch.randn(1, 65, 128), torch.randn(1, 96)) for _ in range(2)]
+    tokens = loaded.attend(torch.zeros(1, 8, 160))
+    said = [loaded.pooled(image) for image in shown]
+    images = [
+        ImagePrompt(
+            positive=tokens, negative=tokens, weight=WEIGHT, pooled=it, ground=loaded.ground(it)
+        )
+        for it in said
+    ]
+    expected = projection.joined([image.image_embeds for image in shown])
+    nothing = torch.zeros(1, 96)
+    both = add_pooled(nothing, [(image, False) for image in images])
+    assert torch.allclose(both, expected, atol=1e-4)
+    alone = add_pooled(nothing, [(images[0], False)])
+    assert torch.equal(alone, said[0] * WEIGHT)
+    assert not torch.allclose(both, alone, atol=1e-1)
+
+
+def test_the_ground_is_found_in_sums():
+    source, rng = seen_scenes(np.random.default_rng(1)), np.random.default_rng(2)
+    scenes = [next(source) for _ in range(600)]
+    said = {f: rng.standard_normal((len(values), 40)) for f, values in FIELDS.items()}
+    parts = {
+        field: np.stack([said[field][values.index(getattr(scene, field))] for scene in scenes])
+        for field, values in FIELDS.items()
+    }
+    parts = {field: part - part.mean(0) for field, part in parts.items()}
+    pooled, grounds = sum(parts.values()), sum(parts[field] for field in GROUND_FIELDS)
+    found = pooled @ solve(pooled, scenes).T
+    assert np.square(found - grounds).mean() < 0.01 * np.square(grounds).mean()
 
 
 def test_another_scene_differs_only_in_what_is_named():

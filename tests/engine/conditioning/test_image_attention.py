@@ -293,3 +293,24 @@ def test_what_adapters_add_to_the_pooled_text_is_shared_by_weight(unet):
     assert add_pooled(pooled, [(half, False)]).tolist() == [[0.5, 0.0]]
     both = add_pooled(pooled, [(half, False), (whole, False), (plain, False)])
     torch.testing.assert_close(both, torch.tensor([[1 / 3, 2 / 3]]))
+
+
+def test_where_grounds_are_known_the_first_image_gives_the_thing_and_the_last_the_ground(unet):
+    pooled = torch.zeros(1, 4)
+
+    def of(seed: int, weight: float) -> ImagePrompt:
+        """An image that says (seed, seed + 1) of the thing and (seed + 2, seed + 3) of the ground."""
+        whole = torch.arange(4.0)[None] + seed
+        return prompt(unet, seed, weight=weight, pooled=whole, ground=whole * (whole >= seed + 2))
+
+    def added(*images: ImagePrompt) -> list[float]:
+        return add_pooled(pooled, [(image, False) for image in images]).flatten().tolist()
+
+    assert added(of(1, 1.0)) == [1, 2, 3, 4]
+    assert added(of(1, 0.5)) == [0.5, 1, 1.5, 2]
+    assert added(of(1, 1.0), of(10, 1.0)) == [1, 2, 12, 13]
+    assert added(of(10, 1.0), of(1, 1.0)) == [10, 11, 3, 4]
+    assert added(of(1, 0.25), of(10, 0.25)) == [0.5, 1, 6, 6.5]
+    mostly_first = added(of(1, 1.5), of(10, 0.5))
+    assert mostly_first == [1, 2, (3 + 12) / 2, (4 + 13) / 2]
+    assert added(of(1, 1.0), of(10, 1.0), of(20, 1.0), of(30, 1.0)) == [5.5, 6.5, 27, 28]
