@@ -52,10 +52,7 @@ def stock_scheduler(
         "rescale_betas_zero_snr": is_zero_snr,
         **settings,
     }
-    known = getattr(diffusers, class_name).__init__.__wrapped__.__code__.co_varnames
-    scheduler = getattr(diffusers, class_name)(
-        **{key: value for key, value in config.items() if key in known}
-    )
+    scheduler = getattr(diffusers, class_name).from_config(config)
     if is_zero_snr:
         scheduler.alphas_cumprod[-1] = 2**-24
     return scheduler

@@ -121,6 +121,9 @@ def _combine(image: Estimates, smoothed: Tensor | None) -> Tensor:
     if image.negative is None:
         return image.positive
     w, adaptive = image.guidance.guidance_scale, image.guidance.adaptive_cfg
+    if smoothed is None and w <= adaptive:
+        # x cancels out, and at the noise levels of zero-SNR models would take digits with it.
+        return image.negative + w * (image.positive - image.negative)
     positive, negative = image.x - image.positive, image.x - image.negative
     if smoothed is not None:
         positive = image.smoothing * smoothed + (1 - image.smoothing) * positive

@@ -1,6 +1,7 @@
 """An image is sampled in one run, in one that changes hands, or in two; by every kind of UNet."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from engine.loop import Denoiser, Running, Setup, step
 from engine.passes import Course, Refining, begin
 from engine.plan import FreeU, Guidance
 from engine.sampling.latent_format import SD15, SDXL
+from engine.sampling.listings import listing
 from engine.sampling.prediction import model_sampling
 from engine.sampling.samplers import SAMPLERS
 from engine.sampling.schedules import SCHEDULES
@@ -132,6 +134,26 @@ def test_the_loop_never_waits_for_the_device(method, sampler):
     )
     walk(running)
     assert running.latents.is_meta
+
+
+@pytest.mark.parametrize("scheduler", ["DPM++ 2M SDE Karras", "Euler A", "DDIM", "LCM", "TCD"])
+def test_the_walks_of_diffusers_never_wait_for_the_device(scheduler):
+    walk_down = listing(scheduler, 6, eta=0.5)
+    branch = Branch(torch.zeros(1, 1, 1, device="meta"), None, None)
+    setup = Setup(Denoiser(Still("meta"), walk_down.model_sampling()), branch, branch)
+    running = start(setup, listing=walk_down)
+    assert [count for _, _, count in walk(running)] == [1, 2, 3, 4, 5, 6]
+    assert running.latents.is_meta
+
+
+def test_images_of_both_kinds_share_a_call():
+    unet = tiny_unet("sdxl")
+    plain = tiny_setup(unet=unet)
+    walks = [listing(name, 6, sigmas=(9.0, 3.1, 0.4)) for name in ("Euler", "LCM")]
+    setups = [replace(plain, denoiser=Denoiser(unet, item.model_sampling())) for item in walks]
+    studio = [start(setup, listing=item) for setup, item in zip(setups, walks, strict=True)]
+    assert step([start(plain), *studio]) == 1
+    assert [image.steps for image in studio] == [3, 3]
 
 
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m_sde_gpu", "heun"])
