@@ -1,10 +1,23 @@
 """The files of weights that a plan is painted with. Reads no weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from engine.catalog import Catalog, Checkpoint, Weights
 from engine.library import INTERPOSER
 from engine.plan import FindMask, FromPicture, ImagePrompts, Lora, Plan, Repainting, Start
+from engine.references import AddOn, find_weights
+from engine.studio_plan import Asset, StudioPlan
+
+FIELDS: Mapping[AddOn, str] = {
+    "unet": "studio.unet_name",
+    "lora": "studio.loras",
+    "embedding": "studio.embeddings",
+    "controlnet": "studio.controlnets",
+    "ip_adapter": "studio.ip_adapters",
+    "clip_vision": "studio.image_encoder_path",
+    "ic_light": "studio.ic_light.path",
+}
+"""The fields of a request that name weights, for messages."""
 
 
 def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
@@ -15,7 +28,7 @@ def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
     """
     if isinstance(plan.start, FindMask):
         return [*_mask_helpers(catalog, plan.start)]
-    weights: list[Checkpoint | Weights] = [catalog.checkpoint(plan.base_model)]
+    weights: list[Checkpoint | Weights] = [base_checkpoint(catalog, plan)]
     if plan.refiner is not None and plan.refiner.model != plan.base_model:
         weights.append(catalog.checkpoint(plan.refiner.model, "refiner_model"))
         if plan.refiner.family == "sd15":
@@ -25,7 +38,30 @@ def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
     weights += _start_helpers(catalog, plan.start)
     if plan.image_prompts is not None:
         weights += _image_prompt_helpers(catalog, plan.image_prompts)
+    if plan.studio is not None:
+        weights += _studio_helpers(catalog, plan.studio)
     return weights + [lora_file(catalog, item) for item in plan.loras]
+
+
+def base_checkpoint(catalog: Catalog, plan: Plan) -> Checkpoint:
+    """Find the base model of a plan.
+
+    Raises:
+        ModelNotFound: it is not in the catalog.
+    """
+    if plan.studio is None:
+        return catalog.checkpoint(plan.base_model)
+    reference = plan.studio.base_model.reference
+    return find_weights(catalog, "checkpoint", reference, "base_model")
+
+
+def add_on(catalog: Catalog, use: AddOn, asset: Asset) -> Weights:
+    """Find what the LoRA studio was asked to take.
+
+    Raises:
+        ModelNotFound: it is not in the catalog.
+    """
+    return find_weights(catalog, use, asset.reference, FIELDS[use])
 
 
 def lora_file(catalog: Catalog, lora: Lora) -> Weights:
@@ -34,7 +70,23 @@ def lora_file(catalog: Catalog, lora: Lora) -> Weights:
     Raises:
         ModelNotFound: it is not in the catalog.
     """
+    if lora.reference is not None:
+        return find_weights(catalog, "lora", lora.reference, FIELDS["lora"])
     return catalog.lora_at(lora.url) if lora.url else catalog.lora(lora.name)
+
+
+def _studio_helpers(catalog: Catalog, studio: StudioPlan) -> Iterator[Weights]:
+    assets: list[tuple[AddOn, Asset | None]] = [
+        ("unet", studio.unet),
+        *(("embedding", item.weights) for item in studio.embeddings),
+        *(("controlnet", item.weights) for item in studio.nets),
+        *(("ip_adapter", item.weights) for item in studio.adapters),
+        ("clip_vision", studio.encoder),
+        ("ic_light", studio.relighting.weights if studio.relighting else None),
+    ]
+    for use, asset in assets:
+        if asset is not None:
+            yield add_on(catalog, use, asset)
 
 
 def _start_helpers(catalog: Catalog, start: Start) -> Iterator[Weights]:

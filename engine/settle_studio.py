@@ -3,7 +3,7 @@
 `engine.settle.plan` hands over requests that have a `studio` part.
 """
 
-from engine.catalog import SDXL_NATIVE, Catalog, Checkpoint, Kind, Weights
+from engine.catalog import SDXL_NATIVE, Catalog, Checkpoint
 from engine.errors import InvalidRequest
 from engine.geometry import LATENT_FACTOR, Size, nearest_bucket, parse_size
 from engine.library import Library
@@ -17,7 +17,7 @@ from engine.plan import (
     Sampling,
     SizeConditioning,
 )
-from engine.references import Reference
+from engine.references import AddOn, Reference, find_weights
 from engine.requests import MAX_SEED, TextRequest
 from engine.schedulers import check_steps
 from engine.studio import (
@@ -102,7 +102,7 @@ def plan_studio(request: TextRequest, library: Library, *, seed: int) -> Plan:
             is_zero_snr=asked.rescale_betas_snr_zero,
             is_weighted=asked.prompt_weighting,
             base_model=base_asset,
-            unet=finder.maybe("unet", asked.unet_name, "studio.unet_name"),
+            unet=finder.unet(asked.unet_name),
             embeddings=finder.embeddings(asked),
             nets=finder.nets(asked),
             is_guessing=asked.controlnet_guess_mode,
@@ -134,24 +134,20 @@ class _Finder:
         field = "base_model"
         if name is None:
             base = self._catalog.default()
-            return base, Asset(name=base.name)
+            return base, Asset(name=base.name, reference=Reference(path=base.name))
         reference = Reference(path=name, variant=variant)
-        found = self._look_up("checkpoint", reference, field)
-        assert isinstance(found, Checkpoint)
-        return found, _asset(found, reference)
+        may_fetch = self._library.may_fetch
+        found = find_weights(self._catalog, "checkpoint", reference, field, may_fetch)
+        return found, Asset(name=found.name, reference=reference)
 
-    def find(self, kind: Kind, reference: Reference, field: str) -> Asset:
-        """Find weights of any other kind."""
-        return _asset(self._look_up(kind, reference, field), reference)
+    def find(self, use: AddOn, reference: Reference, field: str) -> Asset:
+        """Find weights for any other use."""
+        found = find_weights(self._catalog, use, reference, field, self._library.may_fetch)
+        return Asset(name=found.name, reference=reference)
 
-    def _look_up(self, kind: Kind, reference: Reference, field: str) -> Checkpoint | Weights:
-        if kind == "checkpoint":
-            return self._catalog.checkpoint(reference.path, field)
-        return self._catalog.weights(kind, reference.path, field)
-
-    def maybe(self, kind: Kind, path: str | None, field: str) -> Asset | None:
-        """Find weights where some are named."""
-        return self.find(kind, Reference(path=path), field) if path else None
+    def unet(self, path: str | None) -> Asset | None:
+        """Find another UNet, where one is named."""
+        return self.find("unet", Reference(path=path), "studio.unet_name") if path else None
 
     def loras(self, asked: Studio) -> tuple[Lora, ...]:
         """List the LoRAs; one of weight 0 is left out."""
@@ -208,7 +204,7 @@ class _Finder:
         )
         face = item.insight_face_model_path
         return StudioImages(
-            weights=self.find("controlnet", reference, f"{field}.path"),
+            weights=self.find("ip_adapter", reference, f"{field}.path"),
             images=item.images,
             mask=item.mask,
             face_model=None
@@ -228,7 +224,8 @@ class _Finder:
             return None
         field = "studio.image_encoder_path"
         if asked.image_encoder_path is None:
-            return Asset(name=partner("image encoder", base, self._catalog, field).name)
+            usual = partner("image encoder", base, self._catalog, field).name
+            return Asset(name=usual, reference=Reference(path=usual))
         reference = Reference(
             path=asked.image_encoder_path,
             subfolder=asked.image_encoder_subfolder,
@@ -251,11 +248,6 @@ class _Finder:
             image=asked.image,
             background=asked.background,
         )
-
-
-def _asset(found: Checkpoint | Weights, reference: Reference) -> Asset:
-    is_there = found.name == reference.path
-    return Asset(name=found.name, reference=None if is_there else reference)
 
 
 def _steps(asked: Studio) -> int:

@@ -12,8 +12,8 @@ class Asset:
 
     name: str
     """Of the catalog."""
-    reference: Reference | None = None
-    """How it was named, where it may have to be fetched; None where it was there by its name."""
+    reference: Reference
+    """How it was named, by which it is found and fetched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
