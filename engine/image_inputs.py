@@ -222,32 +222,30 @@ class MaskFrom(RequestPart):
         Knob("Model", "What finds it: 'sam' goes by words, the others take what stands out."),
     ] = "isnet-general-use"
     cloth: Annotated[
-        ClothCategory, Knob("Clothes", "Which clothes, with 'u2net_cloth_seg' alone.")
+        ClothCategory, Knob("Clothes", "Which clothes 'u2net_cloth_seg' looks for.")
     ] = "full"
     prompt: Annotated[
         str,
         Field(max_length=MAX_SOUGHT, validate_default=True),
-        Knob("Look for", "With 'sam': what to find, in the singular, such as 'face' or 'hand'."),
+        Knob("Look for", "What 'sam' is to find, in the singular, such as 'face' or 'hand'."),
     ] = ""
     sam_model: Annotated[
-        SamModel, Knob("SAM", "With 'sam': larger ones draw finer outlines and take longer.")
+        SamModel, Knob("SAM", "Larger ones draw finer outlines and take longer.")
     ] = "vit_b"
     box_threshold: Annotated[
         float,
         Field(ge=0, le=1),
-        Knob("Certainty", "With 'sam': what is less certain than this is left out.", 0.05),
+        Knob("Certainty", "What is less certain than this is left out.", 0.05),
     ] = 0.3
     max_detections: Annotated[
-        int, Field(ge=0, le=10), Knob("At most", "With 'sam': how many; 0 takes all.", 1)
+        int, Field(ge=0, le=10), Knob("At most", "How many things; 0 takes all.", 1)
     ] = 0
     grow_boxes: Annotated[
         int,
         Field(ge=-64, le=64),
-        Knob("Grow the boxes", "With 'sam': pixels around what was found, before its outline.", 1),
+        Knob("Grow the boxes", "Pixels around what was found, before its outline.", 1),
     ] = 0
-    boxes_only: Annotated[bool, Knob("Boxes alone", "With 'sam': no outlines, whole boxes.")] = (
-        False
-    )
+    boxes_only: Annotated[bool, Knob("Boxes alone", "No outlines, whole boxes.")] = False
 
     @field_validator("prompt")
     @classmethod

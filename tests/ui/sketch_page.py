@@ -12,8 +12,8 @@ from PIL import Image
 import ui
 from engine import TextRequest, plan
 from tests.ui.studios import full_library, open_jobs
-from ui.image_input import Uploads
-from ui.sketcher import read_sketch, sketcher, write_sketch
+from ui.image_input import Upload, Uploads
+from ui.sketcher import IMAGE_FIELD, read_sketch, sketcher, write_sketch
 from ui.theme import island
 
 
@@ -45,11 +45,13 @@ class SketchPage:
                     with gr.Row():
                         generate = gr.Button("Generate", elem_id="generate", variant="primary")
                         flip = gr.Button("Show another mask", elem_id="show")
+                        late = gr.Button("Mask of the last job's picture", elem_id="late")
                     answer = gr.Textbox(elem_id="answer", show_label=False)
                 with gr.Tab("Other"):
                     gr.Markdown("Another tab")
             generate.click(self._submit, part, answer, show_progress="hidden")
             flip.click(self._show, part, part, show_progress="hidden")
+            late.click(self._show_late, None, part, show_progress="hidden")
         return demo
 
     def _submit(self, value: str) -> str:
@@ -66,11 +68,19 @@ class SketchPage:
         """Answer with the left half of the picture as its mask."""
         sketch = read_sketch(value, self.uploads, "local")
         assert sketch is not None
+        return write_sketch(sketch.image, self._half(sketch.image))
+
+    def _show_late(self) -> str:
+        """Answer with a mask of the picture that a job got last, whatever is shown by now."""
+        image = self.uploads.save(self.asked[-1][IMAGE_FIELD], "local")
+        return write_sketch(image, self._half(image), is_late=True)
+
+    def _half(self, image: Upload) -> Upload:
         file = io.BytesIO()
-        mask = Image.new("L", (sketch.image.width, sketch.image.height))
-        mask.paste(255, (0, 0, sketch.image.width // 2, sketch.image.height))
+        mask = Image.new("L", (image.width, image.height))
+        mask.paste(255, (0, 0, image.width // 2, image.height))
         mask.save(file, "PNG")
-        return write_sketch(sketch.image, self.uploads.save(file.getvalue(), "local"))
+        return self.uploads.save(file.getvalue(), "local")
 
     def close(self) -> None:
         self.demo.close()

@@ -30,6 +30,7 @@ from ui.mask_from import (
     usual_model,
 )
 from ui.sketcher import write_sketch
+from ui.updates import job_facts
 
 ME = "me"
 
@@ -102,6 +103,7 @@ def test_only_what_the_model_uses_is_read(own, sketch, settings) -> None:
     asked = {**settings, "model": "sam", "prompt": EXAMPLES[0], "cloth": "upper"}
     job = own.jobs.job(submit_mask(own, sketch, asked, ME), owner=ME)
     assert isinstance(job.plan.start, FindMask)
+    assert not job_facts(job)["paints"]  # so that it stays off the stage
     assert (job.plan.start.prompt, job.plan.start.cloth) == ("face", "full")
 
 

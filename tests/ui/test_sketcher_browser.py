@@ -325,6 +325,22 @@ def test_masks_are_filled_inverted_cleared_saved_and_loaded(visit, site, tmp_pat
     assert not half[:, 1025:].any()
 
 
+def test_a_mask_that_comes_late_stays_off_another_picture(visit, site):
+    page = visit()
+    choose(page, photo(60, 40))
+    shows(page, "60×40")
+    generate(page, site)
+    page.click("#late")
+    shows(page, "50% painted")
+    other = photo(90, 40)
+    choose(page, other, "replace")
+    shows(page, "90×40")
+    page.click("#late")
+    page.wait_for_selector("#studio_toast:has-text('is for another picture')")
+    shows(page, "90×40 · nothing painted")
+    assert generate(page, site) == (other, None)
+
+
 def test_a_photo_of_12_megapixels_is_sent_once_and_as_it_is(visit, site):
     page = visit()
     sent = []
