@@ -39,6 +39,7 @@ from engine.stages.preview import encode_previews
 from engine.stages.safety import SafetyCheck
 from engine.starts import Beginning, Starts
 from engine.warm import Palette, WarmModel
+from engine.warm_models import usual_budget
 from engine.work import Work
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
     allow_pickle: bool = False,
     allow_private_urls: bool = False,
     require_safety: bool = False,
+    warm_gb: float | None = None,
 ) -> "Engine":
     """Build an engine in the process that is to paint; arguments are plain text so that they cross processes.
 
@@ -83,6 +85,8 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
         allow_private_urls: Whether weights that a request names may come from private addresses.
         require_safety: Whether pictures that are to be checked and cannot be are refused, rather than left unchecked; the
             safety checker is fetched then.
+        warm_gb: Memory in gigabytes that base models may take together, so that the latest used need no loading; one stays in
+            any case. None is 0.6 of a GPU's memory, or 0.4 of the machine's.
 
     Raises:
         InvalidRequest: the device is not there.
@@ -103,6 +107,7 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
         expansion_model=expansion_model,
         allow_pickle=allow_pickle,
         require_safety=require_safety,
+        warm_bytes=usual_budget(chosen) if warm_gb is None else int(warm_gb * 1e9),
     )
 
 
@@ -119,10 +124,13 @@ class Engine:
         expansion_model: str | None = None,
         allow_pickle: bool = False,
         require_safety: bool = False,
+        warm_bytes: int = 0,
     ) -> None:
         self._read_catalog = read_catalog
         self._device = device
-        self._palette = Palette(read_catalog(), device, allow_pickle=allow_pickle)
+        self._palette = Palette(
+            read_catalog(), device, allow_pickle=allow_pickle, budget=warm_bytes
+        )
         self._fetches = Fetches(guard)
         self._expander = ModelExpander(expansion_model) if expansion_model else None
         self._hashes = hashes
@@ -176,7 +184,7 @@ class Engine:
         checker = self._safety.find(self._palette.catalog, plan)
         needed = weights if checker is None else [*weights, checker]
         work = self._works[job_id] = Work(job_id, plan, inputs, self._fetches.start(needed))
-        has_model = self._palette.has_base(plan.base_model) or not plan.needs_base_model
+        has_model = not plan.needs_base_model or self._palette.has_base(plan)
         if not work.fetches and not has_model:
             work.outbox.append(Progress(stage="loading"))
 
@@ -220,7 +228,8 @@ class Engine:
         """Make one model call for all that run, and do what follows from it."""
         if images := [image for work in busy for image in work.running.values()]:
             started = time.monotonic()
-            self._counters["unet_calls"] += step(images, apart=len(busy) == 1)
+            calls = step(images, apart=len(busy) == 1, max_rows=self._max_rows)
+            self._counters["unet_calls"] += calls
             self._counters["unet_rows"] += sum(work.rows for work in busy)
             for work in busy:
                 work.timings["sample"] += time.monotonic() - started
@@ -231,10 +240,11 @@ class Engine:
         """After memory ran out: start anew with half the rows; a picture that is too large even alone fails."""
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        images = sum(len(work.running) for work in busy)
-        self._max_rows = max(2, sum(work.rows for work in busy) // 2)
+        images = [image for work in busy for image in work.running.values()]
+        rows = min(self._max_rows, sum(work.rows for work in busy))  # of one UNet call
+        self._max_rows = max(2, rows // 2)
         for work in busy:
-            if images > 1:
+            if len(images) > 1 or (rows > 2 and not images[0].is_done):
                 work.wait_again()
             else:
                 work.fail(OutOfMemory(TOO_LARGE))
@@ -255,6 +265,8 @@ class Engine:
         for work in waiting:
             if error := work.look_at_fetches():
                 work.fail(error)
+            elif not work.fetches:  # what came has a name of its own from now on
+                self._palette.catalog = self._read_catalog()
 
     def _start_images(self) -> None:
         """Begin images while their rows fit: one of each job in turn, so that a large job leaves room for others.

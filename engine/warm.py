@@ -25,14 +25,17 @@ from engine.models.interposer import Interposer, load_interposer
 from engine.models.patches import Patch, WeightPatcher
 from engine.models.refiners import LoadedRefiner, load_refiner
 from engine.models.trust import trusted_hashes
+from engine.models.unets import load_unet
 from engine.models.vaes import load_vae
-from engine.needed import lora_file
+from engine.needed import add_on, base_checkpoint, lora_file
 from engine.plan import Lora, Plan, Repainting
 from engine.sampling.latent_format import SD15, SDXL, LatentFormat
 from engine.sampling.listings import Listing
 from engine.sampling.prediction import model_sampling
 from engine.stages.encode import PromptEncoder
 from engine.stages.preview import PreviewDecoder, preview_decoder
+from engine.studio_plan import Asset
+from engine.warm_models import WarmModels, bytes_when_loaded
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +52,24 @@ class Needs:
     loras: tuple[Lora, ...]
     refiner: str | None
     inpaint_patch: str | None = None
+    unet: Asset | None = None
+    """Another UNet in the place of the base model's own."""
+    relighting: Asset | None = None
+    """IC-Light, which changes the whole UNet."""
 
     @classmethod
     def of(cls, plan: Plan) -> "Needs":
         """Read them off a plan."""
         loras = tuple(item for item in plan.loras if item.scale != 0)
+        studio = plan.studio
         return cls(
             plan.base_model,
             plan.vae,
             loras,
             plan.refiner.model if plan.refiner else None,
             plan.start.patch if isinstance(plan.start, Repainting) else None,
+            studio.unet if studio else None,
+            studio.relighting.weights if studio and studio.relighting else None,
         )
 
 
@@ -123,6 +133,19 @@ class WarmModel:
         """What a plan calls it."""
         return self.loaded.checkpoint.name
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that its weights take, with its refiner's and what is set aside while patches are on."""
+        refiner = self.refiner.loaded.unet if self.refiner else None
+        networks = (self.loaded.unet, self.vae, *self.loaded.text_encoders.values(), refiner)
+        weights: dict[int, int] = {
+            weight.data_ptr(): weight.nbytes
+            for network in networks
+            if network is not None
+            for weight in network.parameters()
+        }
+        return sum(weights.values()) + self.patcher.pristine_bytes
+
     def decoder_of(self, latent_format: LatentFormat) -> Any:
         """Choose the VAE for latents: the refiner's where they are its own."""
         if latent_format == SD15 and self.refiner is not None and self.refiner.loaded.vae:
@@ -159,13 +182,16 @@ def warm_up(
     find_embedding: Callable[[str], Path | None],
     *,
     allow_pickle: bool = False,
+    unet: Path | None = None,
 ) -> WarmModel:
-    """Load a base model onto `device` and derive the rest.
+    """Load a base model onto `device` and derive the rest; `unet` takes the place of its own UNet.
 
     Raises:
         EngineError: it cannot be fetched or read, or is no base model of SDXL or SD 1.5.
     """
     loaded = load_checkpoint(checkpoint, device)
+    if unet is not None:
+        loaded.pipeline.unet = load_unet(unet, loaded.unet)
     return WarmModel(
         loaded=loaded,
         patcher=WeightPatcher({"unet": loaded.unet, **loaded.text_encoders}),
@@ -177,21 +203,32 @@ def warm_up(
 
 
 class Palette:
-    """What is in memory now."""
+    """What is in memory: base models, and of one of them the weights in force."""
 
-    def __init__(self, catalog: Catalog, device: torch.device, *, allow_pickle: bool) -> None:
+    def __init__(
+        self, catalog: Catalog, device: torch.device, *, allow_pickle: bool, budget: int = 0
+    ) -> None:
+        """Begin with nothing.
+
+        Args:
+            catalog: Where weights are found.
+            device: Where they go.
+            allow_pickle: Whether weights may be read from pickled files.
+            budget: Bytes that base models may take together; there is always room for one.
+        """
         self.catalog = catalog
         """Where weights are found; may be replaced when files came or went."""
         self.changed_at = -float("inf")
         """When the weights were last changed, on the monotonic clock."""
         self._device = device
         self._allow_pickle = allow_pickle
+        self._models: WarmModels[WarmModel] = WarmModels(budget)
         self._model: WarmModel | None = None
         self._needs: Needs | None = None
 
     @property
     def model(self) -> WarmModel:
-        """The model in memory; there is one whenever an image runs."""
+        """The model whose weights are in force; there is one whenever an image runs."""
         assert self._model is not None
         return self._model
 
@@ -199,9 +236,9 @@ class Palette:
         """Whether the weights are the ones that `plan` needs, or it needs none."""
         return not plan.needs_base_model or self._needs == Needs.of(plan)
 
-    def has_base(self, name: str) -> bool:
-        """Whether the base model of that name is in memory."""
-        return self._model is not None and self._model.name == name
+    def has_base(self, plan: Plan) -> bool:
+        """Whether the base model of a plan is in memory."""
+        return _key(plan.base_model, Needs.of(plan).unet) in self._models
 
     def bring(self, plan: Plan) -> WarmModel:
         """Change what differs from what `plan` needs; no image may be running.
@@ -213,7 +250,8 @@ class Palette:
         if self._needs == needs:
             return self.model
         self._needs = None
-        model = self.load(needs.base_model)
+        unet = None if needs.unet is None else add_on(self.catalog, "unet", needs.unet).path
+        model = self._load(base_checkpoint(self.catalog, plan), needs.unet, unet)
         self._put_patches(model, needs)
         self._put_vae(model, needs.vae)
         self._put_refiner(model, needs)
@@ -221,20 +259,28 @@ class Palette:
         return model
 
     def load(self, base_model: str) -> WarmModel:
-        """Give the base model of that name, loading it where it is not the one in memory.
+        """Give the base model of that name, loading it where it is not in memory.
 
         Raises:
             EngineError: it is not there, or no base model of SDXL or SD 1.5.
         """
-        if not self.has_base(base_model):
-            self._model = self._needs = None  # first, so that two never lie in memory together
-            give_back_memory()
-            self._model = warm_up(
-                self.catalog.checkpoint(base_model),
+        return self._load(self.catalog.checkpoint(base_model), None, None)
+
+    def _load(self, base: Checkpoint, unet: Asset | None, path: Path | None) -> WarmModel:
+        """Give a base model, with another UNet where one is asked for; others go first where they leave no room."""
+        key = _key(base.name, unet)
+        if self._models.get(key) is None:
+            self._model = self._needs = None
+            self._models.make_room(bytes_when_loaded(base.path, self._device))
+            loaded = warm_up(
+                base,
                 self._device,
                 self._find_embedding,
                 allow_pickle=self._allow_pickle,
+                unet=path,
             )
+            self._models.keep(key, loaded)
+        self._model = self._models.get(key)
         return self.model
 
     def _put_patches(self, model: WarmModel, needs: Needs) -> None:
@@ -313,6 +359,11 @@ class Palette:
         if found is None or (found.path.suffix in PICKLED and not self._allow_pickle):
             return None
         return found.path
+
+
+def _key(base_model: str, unet: Asset | None) -> tuple[str, str | None]:
+    """Say what makes models in memory differ."""
+    return base_model, unet.name if unet else None
 
 
 def _own_refiner(base: LoadedModel, unpatched: Any) -> WarmRefiner:

@@ -25,6 +25,7 @@ FLOORS = {
     "engine.guides": 5,
     "engine.starts": 5,
     "engine.warm": 5,
+    "engine.warm_models": 5,
     "engine.work": 5,
     "engine.stages": 4,
     "engine.conditioning": 3,
