@@ -58,6 +58,7 @@ class Settings:
     allow_private_urls: bool
     public_url: str | None
     require_safety: bool
+    warm_gb: float | None
     log_level: str
 
 
@@ -126,6 +127,12 @@ def read_settings(
     switch("allow-private-urls", "read addresses of this machine and its network for programs")
     flag("public-url", None, "address of the studio as programs reach it, where it is another")
     switch("require-safety", "refuse pictures of programs that no safety checker has seen")
+    flag(
+        "warm-gb",
+        None,
+        "memory for base models that stay loaded, in GB; one always does",
+        type=float,
+    )
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     flag("log-level", "INFO", "how much is logged", type=str.upper, choices=levels)
     values = vars(parser.parse_args(arguments))
@@ -282,6 +289,7 @@ def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":
         "allow_pickle": settings.allow_pickle,
         "allow_private_urls": settings.allow_private_urls,
         "require_safety": settings.require_safety,
+        "warm_gb": settings.warm_gb,
     }
     return EngineSpec(
         factory="engine.engine:create", kwargs=arguments, base_model=catalog.default().name
