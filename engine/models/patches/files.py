@@ -9,10 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from engine.errors import ModelIncompatible
-from engine.models.patches.deltas import Delta, Shape, third
+from engine.models.patches.deltas import Delta, Full, Shape, third
 from engine.models.patches.keys import Alpha, Compat, group, split_key
 from engine.models.patches.layers import Factor, Parts, deltas_of
-from engine.models.patches.names import Names, Place
+from engine.models.patches.names import UNET, Names, Place
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,48 @@ def read_patch(
         )
     report = FileReport(path, found.matched, len(found.unmatched), found.skipped)
     return PatchFile(found.deltas, report)
+
+
+def read_offsets(
+    path: Path, tensors: Mapping[str, Tensor], names: Names, shapes: Mapping[Spot, Shape]
+) -> PatchFile:
+    """Read a file that holds a difference for each weight of a UNet under the weight's own name, as IC-Light does.
+
+    A convolution may have more input channels in the file than here; the difference is that of the first ones.
+
+    Args:
+        path: For messages.
+        tensors: All of the file, as `read_tensors` gives them.
+        names: The names of the networks' modules.
+        shapes: Shape of each weight.
+
+    Raises:
+        ModelIncompatible: a weight of the UNet has no difference, or one of another shape.
+    """
+    found = dict(_named(tensors, names))
+    deltas: dict[Spot, tuple[Delta, ...]] = {}
+    for spot, shape in shapes.items():
+        if spot[0] != UNET:
+            continue
+        tensor = found.get(spot)
+        if tensor is not None and tensor.ndim == len(shape) == 4:
+            tensor = tensor[:, : shape[1]]
+        delta = None if tensor is None else Full(tensor)
+        if delta is None or not delta.fits(shape):
+            wanted = f"expected a difference of shape {tuple(shape)} for {spot[1]}"
+            got = "none" if tensor is None else f"one of {tuple(tensor.shape)}"
+            raise ModelIncompatible(f"{path.name}: {wanted}, got {got}")
+        deltas[spot] = (delta,)
+    return PatchFile(deltas, FileReport(path, len(deltas), len(tensors) - len(deltas), 0))
+
+
+def _named(tensors: Mapping[str, Tensor], names: Names) -> Iterator[tuple[Spot, Tensor]]:
+    """Find the weights that the keys of a file mean; others are left out."""
+    for key, tensor in tensors.items():
+        module, _, kind = key.rpartition(".")
+        place = names.find(module)
+        if place is not None:
+            yield (place.network, f"{place.modules[0]}.{kind}"), tensor
 
 
 @dataclass(slots=True)
@@ -195,8 +237,9 @@ def _other_model(tensors: Mapping[str, Tensor], shapes: Mapping[Spot, Shape]) ->
     )
     for key, tensor in tensors.items():
         name, slot = split_key(key) or ("", "")
-        if slot == "down" and _CROSS.search(name) and ours not in (None, tensor.shape[1]):
-            width = tensor.shape[1]
+        if slot != "down" or tensor.ndim < 2 or not _CROSS.search(name):
+            continue
+        if ours not in (None, width := tensor.shape[1]):
             model = _WIDTHS.get(width, "another model")
             return f"some made for {model}: cross-attention width {width}, this model has {ours}"
     return None

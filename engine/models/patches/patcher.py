@@ -6,16 +6,17 @@ network needs no recompiling. Knows no requests and no catalog: files come as pa
 
 import hashlib
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from engine.errors import ModelNotFound, OutOfMemory
+from engine.errors import ModelIncompatible, ModelNotFound, OutOfMemory
 from engine.models.patches.deltas import Delta
-from engine.models.patches.files import FileReport, PatchFile, Spot, read_patch
+from engine.models.patches.files import FileReport, PatchFile, Spot, read_offsets, read_patch
 from engine.models.patches.keys import Compat, peft_alpha
 from engine.models.patches.names import UNET, Names
 from engine.models.patches.recent import Recent
@@ -25,7 +26,9 @@ CACHE_BYTES = 2**30
 """Room for each of: files read, sets merged, pristine copies that are not needed now. What touches all of SDXL is larger (4.4 GB)."""
 Identity = tuple[str, int, int]
 """A file as it is now: path, bytes, time of its last change."""
-Recipe = tuple[tuple[Identity, float], ...]
+Source = tuple[Identity, bool]
+"""A file, and whether it is read as `Patch.is_offset` says."""
+Recipe = tuple[tuple[Source, float], ...]
 """What a weight is made of beside its pristine values: files and scales, in order."""
 
 
@@ -38,6 +41,8 @@ class Patch:
     """0 changes nothing; below 0 the other way."""
     unet_only: bool = False
     """Leaves the text encoders alone, as the inpaint patch does."""
+    is_offset: bool = False
+    """Holds a difference for each weight of the UNet under the weight's own name, as IC-Light does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,7 @@ class WeightPatcher:
             ModelNotFound: there is no such file.
             ModelIncompatible: it is not for this model, broken, or pickled and not allowed.
         """
-        return self._read(_identity(path)).report
+        return self._read((_identity(path), False)).report
 
     def changed_by(self, path: Path) -> frozenset[str]:
         """Name the weights of the UNet that a file changes.
@@ -132,7 +137,7 @@ class WeightPatcher:
         Raises:
             ModelNotFound, ModelIncompatible: as `check` says.
         """
-        deltas = self._read(_identity(path)).deltas
+        deltas = self._read((_identity(path), False)).deltas
         return frozenset(name for part, name in deltas if part == UNET)
 
     def use(self, patches: Sequence[Patch]) -> Report:
@@ -143,28 +148,33 @@ class WeightPatcher:
             OutOfMemory: the device had no room; all weights are pristine.
         """
         started = time.perf_counter()
-        wanted = [(patch, _identity(patch.path)) for patch in patches if patch.scale != 0]
-        files = [self._read(identity) for _, identity in wanted]
+        wanted = [
+            (patch, (_identity(patch.path), patch.is_offset))
+            for patch in patches
+            if patch.scale != 0
+        ]
+        files = [self._read(source) for _, source in wanted]
         recipes: dict[Spot, Recipe] = {}
-        for (patch, identity), file in zip(wanted, files, strict=True):
+        for (patch, source), file in zip(wanted, files, strict=True):
             for spot in file.deltas:
                 if spot[0] == UNET or not patch.unet_only:
-                    recipes[spot] = (*recipes.get(spot, ()), (identity, patch.scale))
+                    recipes[spot] = (*recipes.get(spot, ()), (source, patch.scale))
         changed = {
             spot
             for spot in recipes.keys() | self._recipes.keys()
             if recipes.get(spot) != self._recipes.get(spot)
         }
-        deltas = {identity: file.deltas for (_, identity), file in zip(wanted, files, strict=True)}
+        deltas = {source: file.deltas for (_, source), file in zip(wanted, files, strict=True)}
         self._change(changed, recipes, deltas, _key(wanted) if recipes else "")
         seconds = time.perf_counter() - started
         reports = tuple(file.report for file in files)
         return Report(reports, seconds, frozenset(network for network, _ in changed))
 
-    def _read(self, identity: Identity) -> PatchFile:
-        kept = self._files.get(identity)
+    def _read(self, source: Source) -> PatchFile:
+        kept = self._files.get(source)
         if kept is not None:
             return kept
+        identity, is_offset = source
         path = Path(identity[0])
         tensors = read_tensors(
             path,
@@ -175,12 +185,16 @@ class WeightPatcher:
         size = sum(tensor.nbytes for tensor in tensors.values())
         if is_kept := size <= self._files.room:  # the file itself may be overwritten meanwhile
             tensors = {key: tensor.clone() for key, tensor in tensors.items()}
-        alpha = peft_alpha({} if self._compat else read_metadata(path))
-        file = read_patch(
-            path, tensors, self._names, self._shapes, alpha=alpha, compat=self._compat
-        )
+        with _reading(path.name):
+            if is_offset:
+                file = read_offsets(path, tensors, self._names, self._shapes)
+            else:
+                alpha = peft_alpha({} if self._compat else read_metadata(path))
+                file = read_patch(
+                    path, tensors, self._names, self._shapes, alpha=alpha, compat=self._compat
+                )
         if is_kept:
-            self._files.keep(identity, file, size)
+            self._files.keep(source, file, size)
         return file
 
     @torch.inference_mode()
@@ -188,7 +202,7 @@ class WeightPatcher:
         self,
         changed: Iterable[Spot],
         recipes: Mapping[Spot, Recipe],
-        deltas: Mapping[Identity, Mapping[Spot, Sequence[Delta]]],
+        deltas: Mapping[Source, Mapping[Spot, Sequence[Delta]]],
         key: str,
     ) -> None:
         """Bring the weights at `changed` to their new recipes."""
@@ -202,8 +216,8 @@ class WeightPatcher:
                     self._weights[spot].copy_(merged[spot])
                 else:
                     weight = scratch.holding(self._save(spot), self._weights[spot])
-                    for identity, scale in recipes[spot]:
-                        for delta in deltas[identity][spot]:
+                    for source, scale in recipes[spot]:
+                        for delta in deltas[source][spot]:
                             delta.add_to(weight, scale)
                     self._weights[spot].copy_(weight)
             self._recipes, self._key = dict(recipes), key
@@ -261,6 +275,17 @@ class _Scratch:
         return buffer[: weight.numel()].view(weight.shape).copy_(source)
 
 
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Tell of tensors with fewer or more sides than such ones have."""
+    try:
+        yield
+    except (IndexError, ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        problem = f"expected weights that fit this model, got tensors of other sides: {reason}"
+        raise ModelIncompatible(f"{name}: {problem}") from error
+
+
 def _identity(path: Path) -> Identity:
     try:
         facts = path.stat()
@@ -271,6 +296,6 @@ def _identity(path: Path) -> Identity:
     return str(path.absolute()), facts.st_size, facts.st_mtime_ns
 
 
-def _key(wanted: Iterable[tuple[Patch, Identity]]) -> str:
-    parts = [(identity, patch.scale, patch.unet_only) for patch, identity in wanted]
+def _key(wanted: Iterable[tuple[Patch, Source]]) -> str:
+    parts = [(source, patch.scale, patch.unet_only) for patch, source in wanted]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32] if parts else ""
