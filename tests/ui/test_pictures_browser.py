@@ -6,6 +6,7 @@ import io
 import pytest
 from PIL import Image, ImageDraw
 
+from engine.partners import has_aux
 from tests.ui.live_studio import fill
 
 pytestmark = [
@@ -65,6 +66,22 @@ def test_pictures_reach_the_job_from_every_panel_and_come_back(open_page, live):
     repaint(page, live)
     vary(page, live)
     look_again(page, live)
+
+
+@pytest.mark.skipif(has_aux(), reason="controlnet-aux is there")
+def test_a_drawing_that_cannot_be_made_says_why(open_page):
+    page = open_page()
+    page.wait_for_selector("#pictures_bar [role=tab]")
+    page.click("#image_prompts_button")
+    put_in_well(page, ".slot[data-index='0']", GREEN)
+    choice = ".slot[data-index='0'] select"
+    # The toy model has nothing for it, which is not what is looked at here.
+    page.wait_for_selector(f"{choice} option[value='Depth'][disabled]", state="attached")
+    page.eval_on_selector(f"{choice} option[value='Depth']", "option => (option.disabled = false)")
+    page.select_option(choice, "Depth")
+    page.click(".slot[data-index='0'] .quiet_button")
+    page.wait_for_selector("#studio_toast:has-text('pip install controlnet-aux')")
+    page.wait_for_selector(".slot[data-index='0'] .drawing", state="hidden")
 
 
 def follow_two(page, live) -> None:
