@@ -15,7 +15,6 @@ pytestmark = [
 ]
 SEEDS = json.loads((CLIENTS / "seeds.json").read_text(encoding="utf-8"))
 TEXT = "fal-ai/fooocus"
-LORA = "fal-ai/lora"
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +54,6 @@ def test_the_example_of_the_text_endpoint_is_painted(
         found = node.call(real_studio.address, age, "run", endpoint=TEXT, input=SEEDS[TEXT])
         answer = found["value"]["data"] if age == "new" else found["value"]
         assert np.array_equal(painted(answer), picture)
-
-
-def test_the_example_of_what_is_not_built_yet_says_so(
-    real_studio: Studio, node: Node, point
-) -> None:
-    point(real_studio.address)
-    with pytest.raises(fal_client.FalClientHTTPError) as caught:
-        fal_client.subscribe(LORA, arguments=SEEDS[LORA])
-    assert caught.value.status_code == 422
-    assert {item["type"] for item in caught.value.message} == {"feature_not_supported"}
-    for age in ("new", "old"):
-        asked = {"endpoint": LORA, "input": SEEDS[LORA]}
-        error = node.call(real_studio.address, age, "run", **asked)["error"]
-        assert error["is"] == ["ApiError", "ValidationError"]
-        assert error["fields"] == caught.value.message
 
 
 def test_the_picture_shows_what_was_asked_after_a_kill(real_studio: Studio, point) -> None:
