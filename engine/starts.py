@@ -19,9 +19,11 @@ from engine.catalog import SDXL_NATIVE, Catalog
 from engine.conditioning.blend import Blend, is_blended
 from engine.errors import InvalidRequest
 from engine.geometry import LATENT_FACTOR, Size, nearest_bucket
+from engine.models.ic_light import load_ic_light
 from engine.models.inpaint_head import head_addition, load_inpaint_head
 from engine.models.trust import trusted_hashes
 from engine.models.upscalers import Upscaler, load_upscaler
+from engine.needed import FIELDS, add_on
 from engine.plan import FindMask, FromNoise, FromPicture, Plan, Repainting
 from engine.requests import OutputFormat
 from engine.stages.decode import decode_latents, to_images
@@ -31,6 +33,7 @@ from engine.stages.inpaint import FILLS_ABOVE, Canvas, Scale, encode_canvas, pas
 from engine.stages.masks import is_hole_in, pad, read_mask, shape_mask
 from engine.stages.pictures import read_picture, sent_along
 from engine.stages.pixels import Pixels, size_of, stretch, to_rgb
+from engine.stages.relight import relight_addition
 from engine.stages.upscale import (
     enlarge,
     enlarging,
@@ -39,6 +42,7 @@ from engine.stages.upscale import (
     upscale_size,
     vary_size,
 )
+from engine.studio_plan import Relighting
 from engine.warm import WarmModel
 
 MAX_SIDES: Mapping[OutputFormat, int] = {"jpeg": 65500, "webp": 16383}
@@ -112,6 +116,8 @@ class Starts:
             EngineError: a picture is missing or unfit, or a helper is.
         """
         match plan.start:
+            case FromNoise() if plan.studio is not None and plan.studio.relighting is not None:
+                return self._relit(model(), catalog, plan, plan.studio.relighting, pictures)
             case FromNoise():
                 return Beginning(plan=plan)
             case FromPicture() as start if start.upscaler is None:
@@ -122,6 +128,31 @@ class Starts:
                 return self._repainted(model(), catalog, plan, start, pictures)
             case FindMask() as start:
                 return self._masked(catalog, plan, start, pictures)
+
+    def _relit(
+        self,
+        model: WarmModel,
+        catalog: Catalog,
+        plan: Plan,
+        asked: Relighting,
+        pictures: Mapping[str, Path],
+    ) -> Beginning:
+        """Look at what IC-Light sees; its weights are on the UNet already."""
+
+        def read(name: str, field: str) -> Pixels:
+            return read_picture(sent_along(pictures, name, field), field)
+
+        unet, behind = model.loaded.unet, "studio.ic_light.background"
+        file = add_on(catalog, "ic_light", asked.weights).path
+        addition = relight_addition(
+            load_ic_light(file, unet, FIELDS["ic_light"]),
+            model.vae,
+            plan.sample_size,
+            read(asked.image, "studio.ic_light.image"),
+            background=None if asked.background is None else read(asked.background, behind),
+            field=behind,
+        )
+        return Beginning(plan=plan, addition=addition.to(unet.device, unet.dtype))
 
     def _varied(
         self, model: WarmModel, plan: Plan, start: FromPicture, pictures: Mapping[str, Path]

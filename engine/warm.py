@@ -21,13 +21,14 @@ from engine.loop import Denoiser
 from engine.models.apart import copy_apart
 from engine.models.checkpoints import LoadedModel, load_checkpoint
 from engine.models.devices import give_back_memory
+from engine.models.ic_light import load_ic_light
 from engine.models.interposer import Interposer, load_interposer
 from engine.models.patches import Patch, WeightPatcher
 from engine.models.refiners import LoadedRefiner, load_refiner
 from engine.models.trust import trusted_hashes
 from engine.models.unets import load_unet
 from engine.models.vaes import load_vae
-from engine.needed import add_on, base_checkpoint, lora_file
+from engine.needed import FIELDS, add_on, base_checkpoint, lora_file
 from engine.plan import Lora, Plan, Repainting
 from engine.sampling.latent_format import SD15, SDXL, LatentFormat
 from engine.sampling.listings import Listing
@@ -39,6 +40,7 @@ from engine.warm_models import WarmModels, bytes_when_loaded
 
 log = logging.getLogger(__name__)
 
+LIGHT = FIELDS["ic_light"]
 PICKLED = (".pt", ".bin", ".ckpt", ".pth")
 """Endings of files that may hold more than tensors."""
 
@@ -297,6 +299,9 @@ class Palette:
                 changed = model.patcher.changed_by(path)
                 model.unpatched = copy_apart(model.loaded.unet, changed)
             patches.append(Patch(path, 1.0, unet_only=True))
+        if needs.relighting is not None:
+            file = add_on(self.catalog, "ic_light", needs.relighting).path
+            patches.append(load_ic_light(file, model.loaded.unet, LIGHT).patch)
         self._use(model, patches)
 
     def _use(self, model: WarmModel, patches: Sequence[Patch]) -> None:
