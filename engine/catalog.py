@@ -46,6 +46,8 @@ MAX_HEADER = 64 * 2**20
 POCKET = "pocket"
 ANNOTATORS = "annotators"
 """Folder of the weights that draw further drawings; controlnet-aux finds its own there."""
+INDEX = "model_index.json"
+"""File that makes a folder one of diffusers."""
 FETCHED = "fetched"
 """Folder of the weights that requests named by their address or by a repository."""
 Kind = Literal[
@@ -394,9 +396,9 @@ class Catalog:
     def has_arrivals(self) -> bool:
         """Whether a file that was to be fetched is there by now, so that it is worth to look again."""
         offers = (offer for by_name in self._offers.values() for offer in by_name.values())
-        return any(
-            offer.path.exists() for offer in offers if not self.has(_kind(offer), offer.name)
-        )
+        files = [offer.path for offer in offers if not self.has(_kind(offer), offer.name)]
+        fetched = [item.path for item in self._checkpoints.values() if item.hub_id is not None]
+        return any(path.exists() for path in (*files, *(path / INDEX for path in fetched)))
 
     def has(self, kind: Kind, name: str) -> bool:
         """Whether a file of that name is there, and need not be fetched."""
@@ -504,7 +506,7 @@ def _control_family(path: Path, size: int, changed: int) -> ControlFamily | None
 
 def _folder_family(path: Path) -> Family | None:
     try:
-        index = json.loads((path / "model_index.json").read_text(encoding="utf-8"))
+        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
         return PIPELINES.get(index["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelIncompatible(f"{path.name}: expected a diffusers folder, got {error}") from error
@@ -534,14 +536,14 @@ def _offered(places: Places, offer: Offer) -> Checkpoint | Weights:
 
 def _own(folder: Path) -> Iterable[Checkpoint]:
     """Find diffusers folders, and files that don't lie inside one."""
-    folders = [index.parent for index in sorted(folder.rglob("model_index.json"))]
+    folders = [index.parent for index in sorted(folder.rglob(INDEX))]
     files = sorted(folder.rglob("*.safetensors"))
     for path in [*files, *folders]:
         if not _is_arriving(path, folder) and not any(item in folders for item in path.parents):
-            yield _sized(Checkpoint(name=path.relative_to(folder).as_posix(), path=path))
+            yield sized(Checkpoint(name=path.relative_to(folder).as_posix(), path=path))
 
 
-def _sized(item: Checkpoint) -> Checkpoint:
+def sized(item: Checkpoint) -> Checkpoint:
     """Give a checkpoint the sizes of its family; what cannot be read says so when it is asked for."""
     try:
         is_sd15 = item.family == "sd15"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from engine.catalog import Checkpoint, read_header
+from engine.catalog import Checkpoint, read_header, sized
 from engine.errors import ModelIncompatible, OutOfMemory
 from engine.families import PIPELINES, SD2_CONTEXT, BaseFamily, is_v_prediction, require_base
 from engine.models.devices import quiet_libraries, weight_dtype
@@ -33,9 +33,11 @@ _UNREADABLE = (
     OSError,
     ValueError,
     KeyError,
+    IndexError,
     TypeError,
     RuntimeError,
     AttributeError,
+    ArithmeticError,
     SafetensorError,
 )
 WANTED = "expected an SDXL or Stable Diffusion 1.5 base model"
@@ -124,6 +126,7 @@ def load_checkpoint(
     quiet_libraries()
     if checkpoint.hub_id is not None:
         fetch_pipeline(checkpoint.hub_id, checkpoint.path)
+        checkpoint = sized(checkpoint)  # whose family nobody knew before
     dtype = dtype or weight_dtype(device)
     with reading(checkpoint.name):
         family, pipeline, v_prediction = _read(checkpoint.path, dtype, config)
@@ -148,12 +151,13 @@ def reading(name: str) -> Iterator[None]:
         OutOfMemory: there was no room for them.
     """
     from diffusers.loaders.single_file_utils import SingleFileComponentError
+    from huggingface_hub.errors import StrictDataclassError
 
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(f"{name}: the device has too little memory for it") from error
-    except (*_UNREADABLE, SingleFileComponentError) as error:
+    except (*_UNREADABLE, SingleFileComponentError, StrictDataclassError) as error:
         if _NO_MEMORY in str(error):  # what torch says on the CPU, where it has no type for it
             raise OutOfMemory(f"{name}: this machine has too little memory for it") from error
         if isinstance(error, KeyError | TypeError) or _HOLE in str(error):

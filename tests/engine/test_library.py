@@ -1,8 +1,9 @@
 """A library: what settings of another program name and is not there is left out; fetched files are noticed."""
 
+import json
 from pathlib import Path
 
-from engine import Catalog, Checkpoint, Library
+from engine import Catalog, Checkpoint, Library, read_catalog
 from engine.catalog import Source, Weights
 from engine.prompt.styles import Style
 
@@ -47,3 +48,16 @@ def test_a_file_that_was_fetched_is_noticed(tmp_path: Path) -> None:
     assert not library(offer).catalog.has_arrivals
     path.write_bytes(b"")
     assert library(offer).catalog.has_arrivals
+
+
+def test_a_hub_model_that_was_fetched_is_noticed(tmp_path: Path) -> None:
+    """Then its family is known, and with it its sizes."""
+    far = read_catalog(tmp_path, "owner/small")
+    assert (far.default().native_size, far.has_arrivals) == (1024, False)
+    folder = tmp_path / "checkpoints" / "owner" / "small"
+    folder.mkdir(parents=True)
+    index = json.dumps({"_class_name": "StableDiffusionPipeline"})
+    (folder / "model_index.json").write_text(index)
+    assert far.has_arrivals
+    near = read_catalog(tmp_path, "owner/small")
+    assert (near.default().native_size, near.has_arrivals) == (512, False)

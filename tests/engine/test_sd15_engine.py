@@ -19,6 +19,7 @@ from engine import (
     Finished,
     ImageReady,
     InvalidRequest,
+    ModelIncompatible,
     ModelNotFound,
     Plan,
     Progress,
@@ -29,9 +30,11 @@ from engine import (
 )
 from engine.begin import begin_image
 from engine.catalog import SD15_SIZES
+from engine.conditioning.text import final_norm
 from engine.engine import Engine, create
 from engine.library import few_step_offers
 from engine.loop import step
+from engine.models.controlnets import load_controlnet
 from engine.partners import partner_offers
 from engine.plan import FromPicture, Repainting
 from engine.stages.metadata import read_plan
@@ -256,3 +259,35 @@ def test_a_lora_for_sdxl_fails_with_a_sentence(models_dir: Path) -> None:
     assert isinstance(failed, Failed)
     assert "made for SDXL: cross-attention width 2048, this model has 32" in failed.message
     assert isinstance(run(engine, ask_small(engine))[-1], Finished)
+
+
+def test_words_for_a_refiner_come_from_the_first_encoder_of_sdxl(models_dir: Path) -> None:
+    engine = create(str(models_dir), model="xl", device="cpu")
+    model, job = engine._palette.load("xl"), ask(engine._palette.catalog, guidance_scale=1)
+    unet = tiny_parts()["unet"]
+    branch, none = model.encoder.refiner_branches(job, job.images[0], "sd15", unet)
+    encoder = model.loaded.text_encoders["text_encoder"]
+    ids = model.loaded.pipeline.tokenizer("a star", padding="max_length", return_tensors="pt")
+    with torch.no_grad():
+        states = encoder(ids.input_ids, output_hidden_states=True).hidden_states[-2]
+        expected = final_norm(encoder)(states)
+    torch.testing.assert_close(branch.context, expected, rtol=0, atol=1e-5)
+    assert (branch.pooled, branch.size_ids, none) == (None, None, None)
+
+
+def test_its_own_controlnets_steer_it_and_those_of_sdxl_are_refused(
+    engine: Engine, models_dir: Path, tmp_path: Path
+) -> None:
+    from diffusers import ControlNetModel
+
+    small = engine._palette.load("small").loaded.unet
+    large = create(str(models_dir), model="xl", device="cpu")._palette.load("xl").loaded.unet
+    for name, unet in (("small", small), ("large", large)):
+        ControlNetModel.from_unet(unet).save_pretrained(tmp_path / name)
+    net = load_controlnet(tmp_path / "small", small)
+    x, context = torch.randn(1, 4, 8, 8), torch.randn(1, 77, WIDTH)
+    hint = net.embed(torch.rand(1, 3, 64, 64))
+    assert len(net.residuals(hint, x, torch.tensor([500.0]), context, None)) == 13
+    wanted = "expected a ControlNet for this base model, whose text is 32 wide"
+    with pytest.raises(ModelIncompatible, match=f"^large: {wanted}, got one for text 80 wide$"):
+        load_controlnet(tmp_path / "large", small)

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from engine import InvalidRequest, ModelIncompatible, Size
 from engine.conditioning.branch import Branch
 from engine.loop import Denoiser, Row, predict
+from engine.models.checkpoints import SD15_CONFIG, SDXL_CONFIG
 from engine.models.ic_light import load_ic_light
 from engine.models.patches import Patch, WeightPatcher
+from engine.models.patches.files import read_offsets
+from engine.models.patches.names import Names
 from engine.sampling.latent_format import SD15
 from engine.sampling.prediction import model_sampling
 from engine.stages.encode_picture import encode_values
@@ -143,21 +146,21 @@ def test_it_stands_on_loras_and_goes_with_them(parts: dict[str, Any], tmp_path: 
     torch.testing.assert_close(unet.state_dict()[key], before + 0.5)
 
 
-def test_the_real_files_have_these_shapes() -> None:
-    """Every weight of the real UNet has its difference, told without the memory for it."""
+@pytest.mark.parametrize("more", [4, 8])
+def test_the_real_layout_has_a_place_for_every_key(more: int) -> None:
+    """Told by the names and shapes of the published files, without the memory for them."""
     from diffusers import UNet2DConditionModel
 
-    from engine.models.checkpoints import SD15_CONFIG
-
+    settings = UNet2DConditionModel.load_config(SD15_CONFIG / "unet")
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(
-            UNet2DConditionModel.load_config(SD15_CONFIG / "unet")
-        )
-    keys = {key: tuple(value.shape) for key, value in unet.state_dict().items()}
-    assert len(keys) == 686
-    original = real_layout.unet_shapes(real_layout.SD15)
-    assert {keys[new] for new in unet_names().values()} == set(original.values())
-    assert keys["conv_in.weight"] == (320, 4, 3, 3)
+        unet = UNet2DConditionModel.from_config(settings)
+        original = real_layout.unet_shapes(real_layout.SD15)
+        tensors = {new: torch.empty(original[old]) for old, new in unet_names().items()}
+        tensors["conv_in.weight"] = torch.empty(320, 4 + more, 3, 3)
+    shapes = {("unet", key): value.shape for key, value in unet.named_parameters()}
+    file = read_offsets(Path("real"), tensors, Names({"unet": unet}), shapes)
+    assert file.deltas.keys() == shapes.keys()
+    assert (file.report.matched, file.report.unmatched) == (686, 0)
 
 
 @pytest.mark.parametrize("more", [4, 8])
@@ -181,8 +184,6 @@ def test_a_background_is_there_where_it_is_seen(
 
 def test_an_sdxl_base_model_is_refused(tmp_path: Path, parts: dict[str, Any]) -> None:
     from diffusers import UNet2DConditionModel
-
-    from engine.models.checkpoints import SDXL_CONFIG
 
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(
