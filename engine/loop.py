@@ -18,7 +18,7 @@ from engine.conditioning import controls as steering
 from engine.conditioning import image_attention
 from engine.conditioning.branch import Branch
 from engine.conditioning.controls import Control
-from engine.conditioning.cut import cut_control, cut_image_prompt
+from engine.conditioning.cut import cut_branch, cut_control, cut_image_prompt
 from engine.conditioning.freeu import freeu_around
 from engine.conditioning.image_attention import ImagePrompt, attend_images
 from engine.models.inpaint_head import widen_input, with_additions
@@ -66,7 +66,8 @@ class StepSeam(Protocol):
 class Setup:
     """Who answers an image's questions for a while: a UNet, and all it is told.
 
-    Where the picture is painted in tiles, each tile is asked for with the parts of drawings, masks and additions that lie in it.
+    Where the picture is painted in tiles, each tile is asked for with its own size and the parts of drawings, masks and additions
+    that lie in it.
     """
 
     denoiser: Denoiser
@@ -113,12 +114,16 @@ class Setup:
     def _parts(self) -> list["Setup"]:
         """What is told for each tile."""
         assert self.tiles is not None
+        positive = cut_branch(self.positive, self.tiles)
+        negative = None if self.negative is None else cut_branch(self.negative, self.tiles)
         prompts = [cut_image_prompt(prompt, self.tiles) for prompt in self.image_prompts]
         controls = [cut_control(control, self.tiles) for control in self.controls]
         additions = None if self.addition is None else self.tiles.cut(self.addition)
         return [
             replace(
                 self,
+                positive=positive,
+                negative=negative,
                 image_prompts=[parts[place] for parts in prompts],
                 controls=[parts[place] for parts in controls],
                 addition=None if additions is None else additions[place],

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.begin import tiles_of
 from engine.errors import EngineError, ModelNotFound
 from engine.events import Event, Failed, Finished, ImageReady, ImageSkipped, Progress, Stopped
 from engine.fetching import Fetch
@@ -73,7 +74,9 @@ class Work:
         """UNet rows that one image takes in each step."""
         if not self.plan.needs_base_model:
             return 0
-        return 2 if self.plan.guidance.needs_negative else 1
+        sides = 2 if self.plan.guidance.needs_negative else 1
+        tiles = tiles_of(self.plan)
+        return sides if tiles is None else sides * tiles.count
 
     @property
     def rows(self) -> int:

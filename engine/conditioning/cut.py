@@ -1,4 +1,4 @@
-"""What belongs to places goes with its tile: drawings and masks of a picture that is painted in tiles."""
+"""What belongs to places goes with its tile: sizes, drawings and masks of a picture that is painted in tiles."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,9 +6,21 @@ from dataclasses import replace
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from engine.conditioning.branch import Branch
 from engine.conditioning.controls import Control
 from engine.conditioning.image_attention import ImagePrompt
 from engine.sampling.tiling import Tiles
+
+
+def cut_branch(branch: Branch, tiles: Tiles) -> Branch:
+    """Tell every tile the sizes of a picture as large as itself.
+
+    Models are trained at such sizes. Told of the whole picture, the pocket model smears shapes at four times its size; told that
+    a tile is a crop of it, at its distance from the corner, it loses some of what it was asked for and makes one of the rest.
+    """
+    if branch.size_ids is None:
+        return branch
+    return replace(branch, size_ids=branch.size_ids.of_part(tiles.tile, tiles.whole))
 
 
 def cut_control(control: Control, tiles: Tiles) -> list[Control]:

@@ -35,6 +35,28 @@ class SizeIds:
         border = torch.tensor(LAST_TIMESTEP * (1 - self.end), dtype=torch.float32)
         return self.emphasised if timestep > float(border) else self.consistent
 
+    def of_part(self, part: Size, whole: Size) -> "SizeIds":
+        """Say of a part of the latents what is said of them whole, as if it were a picture of its own.
+
+        Args:
+            part: Its size.
+            whole: Size of the latents, in the same unit.
+        """
+        shares = (part.height / whole.height, part.width / whole.width)
+
+        def told(ids: Ids) -> Ids:
+            original, crop, rest = ids[:2], ids[2:4], ids[4:]
+            return (*_times(original, shares), *crop, *_times(rest, shares))
+
+        return SizeIds(told(self.emphasised), told(self.consistent), self.end)
+
+
+def _times(ids: Ids, shares: tuple[float, float]) -> Ids:
+    """Shrink a height and a width; a score, which stands alone, stays."""
+    if len(ids) == 1:
+        return ids
+    return tuple(round(side * share) for side, share in zip(ids, shares, strict=True))
+
 
 def size_ids(size: Size, scale: float, *, end: float, grid: int = 64) -> SizeIds:
     """Settle what one branch is told.
