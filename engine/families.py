@@ -115,7 +115,7 @@ def control_family_of(shapes: Shapes) -> ControlFamily | None:
 def text_width(shapes: Shapes) -> int | None:
     """Tell how wide the text is that the file's network attends to; None where it attends to none."""
     for key, shape in shapes.items():
-        if key.endswith((".attn2.to_k.weight", ".attn2.to_k.down")):
+        if key.endswith((".attn2.to_k.weight", ".attn2.to_k.down")) and len(shape) > 1:
             return shape[1]
     return None
 

@@ -236,7 +236,7 @@ def _plain(name: str, data: bytes, pieces: Mapping[str, _Piece]) -> bytes:
         return plain_index(data)
     if name.endswith(SHARDS):
         return plain_shards(data, {PurePosixPath(it).name for it in pieces})
-    return plain_config(data) if name == CONFIG else data
+    return plain_config(data) if name.endswith(".json") else data
 
 
 def _read_repository(repository: str, wanted: Wanted, fetcher: Fetcher) -> _Repository:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.errors import ModelIncompatible
+from engine.models.tensors import read_tensors
 
 CHANNELS = 4
 
@@ -75,15 +75,22 @@ def build_interposer(weights: Mapping[str, Tensor]) -> Interposer:
     Raises:
         ModelIncompatible: they are not an interposer's.
     """
-    if "head.short.weight" not in weights:
+    first = weights.get("head.short.weight")
+    if first is None or first.ndim == 0:
         raise ModelIncompatible("expected the weights of a latent interposer, without head.short")
     blocks = sum(key.endswith(".long.0.weight") for key in weights) - 1
-    network = Interposer(weights["head.short.weight"].shape[0], blocks)
-    counters = {key for key in network.state_dict() if key.endswith("num_batches_tracked")}
-    needed = set(network.state_dict()) - counters
+    network = Interposer(first.shape[0], blocks)
+    own = network.state_dict()
+    counters = {key for key in own if key.endswith("num_batches_tracked")}
+    needed = set(own) - counters
     if not needed <= set(weights) <= needed | counters:
         raise ModelIncompatible("expected the weights of a latent interposer, with other layers")
-    network.load_state_dict(dict(weights), strict=False)
+    for key in sorted(needed):
+        found, wanted = tuple(weights[key].shape), tuple(own[key].shape)
+        if found != wanted:
+            problem = f"expected the weights of a latent interposer, with {key} of shape {wanted}"
+            raise ModelIncompatible(f"{problem}, got {found}")
+    network.load_state_dict({key: weights[key] for key in needed}, strict=False)
     return network.eval().requires_grad_(requires_grad=False)
 
 
@@ -91,9 +98,13 @@ def load_interposer(path: Path) -> Interposer:
     """Read the network from a safetensors file, in float32 on the CPU.
 
     Raises:
+        ModelNotFound: there is no such file.
         ModelIncompatible: the file is not an interposer.
     """
-    try:
-        return build_interposer({key: value.float() for key, value in load_file(path).items()})
+    tensors = read_tensors(path)
+    try:  # copies, since a mapped file may change
+        return build_interposer(
+            {key: value.to(torch.float32, copy=True) for key, value in tensors.items()}
+        )
     except ModelIncompatible as error:
         raise ModelIncompatible(f"{path.name}: {error}") from error

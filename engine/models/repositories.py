@@ -177,7 +177,7 @@ def plain_shards(data: bytes, here: Collection[str]) -> bytes:
 
 
 def plain_config(data: bytes) -> bytes:
-    """Take a configuration as it is.
+    """Take a configuration as it is; diffusers would take a text in its place for the name of another repository.
 
     Raises:
         ValueError: it is none.

@@ -27,7 +27,7 @@ PIPELINE = {
     "vae/diffusion_pytorch_model.safetensors": weights(3),
     "text_encoder/config.json": b"{}",
     "text_encoder/model.safetensors": weights(4),
-    "tokenizer/vocab.json": b'["words"]',
+    "tokenizer/vocab.json": b'{"words": 0}',
     "model_index.json": json.dumps(
         {"_class_name": "StableDiffusionXLPipeline", "unet": ["diffusers", "U"], "os": ["os", "x"]}
     ).encode(),
@@ -369,6 +369,14 @@ def test_a_description_that_is_none_is_refused(hub: Hub, tmp_path: Path, config:
     for reference in (Reference(path=REPO), address):
         with pytest.raises(EngineError, match=r"^\S+: config\.json: expected "):
             fetch(tmp_path, "controlnet", reference)
+    assert left_over(tmp_path) == set()
+
+
+@pytest.mark.parametrize("name", ["scheduler/scheduler_config.json", "unet/config.json"])
+def test_a_description_leads_to_no_other_repository(hub: Hub, tmp_path: Path, name: str) -> None:
+    hub.contents.repositories[REPO] = {**PIPELINE, name: b'"someone/evil"'}
+    with pytest.raises(ModelIncompatible, match=r"json: expected a description of .+, got a str$"):
+        fetch(tmp_path, "checkpoint", Reference(path=REPO))
     assert left_over(tmp_path) == set()
 
 
