@@ -131,7 +131,7 @@ class Engine:
         self._palette = Palette(
             read_catalog(), device, allow_pickle=allow_pickle, budget=warm_bytes
         )
-        self._fetches = Fetches(guard)
+        self._fetches = Fetches(guard, allow_pickle=allow_pickle)
         self._expander = ModelExpander(expansion_model) if expansion_model else None
         self._hashes = hashes
         self._safety = SafetyCheck(
