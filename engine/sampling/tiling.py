@@ -130,12 +130,15 @@ def _along(length: int, tile: int, stride: int) -> tuple[int, tuple[int, ...]]:
 
 
 def _shares(starts: Sequence[int], tile: int, length: int) -> Tensor:
-    """Say how much each tile counts along one side: a squared sine over the tile, divided by the sum of all there.
+    """Say how much each tile counts along one side: as a cell is far from the tile's edge, divided by the sum of all there.
+
+    Where two tiles overlap, one gives way to the other evenly; nothing is less steep.
 
     Returns:
         (tiles, cells of a tile) float64.
     """
-    window = torch.sin((torch.arange(tile, dtype=torch.float64) + 0.5) * (math.pi / tile)).square()
+    cells = torch.arange(tile, dtype=torch.float64) + 0.5
+    window = torch.minimum(cells, tile - cells)
     total = torch.zeros(length, dtype=torch.float64)
     for start in starts:
         total[start : start + tile] += window
