@@ -64,7 +64,7 @@ def plan_studio(request: TextRequest, library: Library, *, seed: int) -> Plan:
     base, base_asset = finder.base(more.base_model, asked.variant)
     size = parse_size(request.aspect_ratio)
     tiles = _tiles(asked.tiles, size, base)
-    is_old = base.family == "sd15"
+    is_old = base.paints_as == "sd15"
     first_seed = seed if request.seed is None else request.seed
     guidance_scale = max(1.0, asked.guidance_scale)
     return Plan(
@@ -238,7 +238,7 @@ class _Finder:
         if asked is None:
             return None
         field = "studio.ic_light.path"
-        if base.family != "sd15":
+        if base.paints_as != "sd15":
             problem = (
                 f"expected a base model of SD 1.5, which IC-Light is made for, got {base.name}"
             )

@@ -34,7 +34,7 @@ NEEDS: Mapping[str, tuple[Role, ...]] = {
 }
 """Roles by use: the types of image prompts, repainting with the usual engine and without one, making larger."""
 COMMON = ""
-"""Stands for every base model that has no helpers of its own."""
+"""Stands for every SDXL model that has no helpers of its own."""
 MASK_WORDS = "mask words"
 """The use of what finds what words name, for a mask."""
 
@@ -46,7 +46,11 @@ def helpers(library: Library) -> dict[str, dict[str, Any]]:
         Of each use that misses something: ``files``, which can be fetched, each with its kind, name, host and bytes (None
         where nobody knows); ``install``, what a person has to do as well; or ``none``, where there is nothing to be had.
     """
-    own = [it for it in library.catalog.checkpoints if it.partners or it.is_pocket]
+    own = [
+        it
+        for it in library.catalog.checkpoints
+        if it.partners or it.is_pocket or it.paints_as != "sdxl"
+    ]
     usual = Checkpoint(name=COMMON, path=Path())
     masks = dict(_missing_for_masks(library.catalog))
     return {

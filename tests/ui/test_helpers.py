@@ -34,6 +34,13 @@ def test_what_is_there_is_not_named_and_what_is_to_be_fetched_is(library):
     assert names(usual["enlarge"]) == names(usual["improve"]) == [COMMON["upscaler"].file]
 
 
+def test_what_is_made_for_sdxl_is_not_offered_to_other_families(library):
+    old = dataclasses.replace(POCKET, name="old", partners=(), paints_as="sd15")
+    other = dataclasses.replace(library, catalog=Catalog([old], [], list(partner_offers())))
+    told = helpers(other)[old.name]
+    assert {told[use].get("none") for use in ("ImagePrompt", "PyraCanny", "inpaint")} == {True}
+
+
 def names(what: dict[str, Any]) -> list[str]:
     return [file["name"] for file in what["files"]]
 
