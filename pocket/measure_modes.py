@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from engine import Failed, ImageReady, Library, Shelves, TextRequest, plan, read_library
+from engine import Failed, ImageReady, Library, Plan, Shelves, TextRequest, plan, read_library
 from engine.engine import Engine, create
 from pocket.captions import short_caption
 from pocket.dots import dottedness
@@ -89,9 +89,20 @@ class Studio:
         Raises:
             RuntimeError: the engine could not paint one.
         """
-        for seed, (text, fields) in enumerate(asks):
-            job = plan(_request(text, fields), self.library, seed=seed)
-            self.engine.admit(str(seed), job, pictures)
+        jobs = [
+            plan(_request(text, fields), self.library, seed=seed)
+            for seed, (text, fields) in enumerate(asks)
+        ]
+        return self.run_plans(jobs, pictures)
+
+    def run_plans(self, jobs: Sequence[Plan], pictures: Mapping[str, Path]) -> NDArray[np.uint8]:
+        """The same for plans of one picture each, all of one size.
+
+        Raises:
+            RuntimeError: the engine could not paint one.
+        """
+        for place, job in enumerate(jobs):
+            self.engine.admit(str(place), job, pictures)
         made: dict[str, NDArray[np.uint8]] = {}
         while not self.engine.idle():
             for job_id, event in self.engine.step():
@@ -99,7 +110,7 @@ class Studio:
                     made[job_id] = np.asarray(Image.open(io.BytesIO(event.data)))
                 elif isinstance(event, Failed):
                     raise RuntimeError(event.message)
-        return np.stack([made[str(seed)] for seed in range(len(asks))])
+        return np.stack([made[str(place)] for place in range(len(jobs))])
 
 
 def open_studio(models: Path) -> Studio:
