@@ -238,7 +238,8 @@ class _Finder:
         if asked is None:
             return None
         field = "studio.ic_light.path"
-        if base.paints_as != "sd15":
+        is_there = base.source is None and base.hub_id is None  # else it is seen once it is
+        if is_there and base.paints_as != "sd15":
             problem = (
                 f"expected a base model of SD 1.5, which IC-Light is made for, got {base.name}"
             )
