@@ -81,7 +81,11 @@ BEHAVIOURS = (
     "`seed` is refused below 0 and above 2^63 - 1, as in Fooocus.",
     "The offset LoRA that fal puts on pictures unless others are asked for is left out where the studio does not have it,"
     " or where it does not fit the base model.",
-    "What an endpoint cannot do yet is a 422 of type `feature_not_supported` on its field.",
+    "`fal-ai/lora` takes sizes in multiples of 8 with sides from 64 to 4096 and at most 2048 x 2048 pixels. `scheduler` is"
+    " Euler where none is named; `timesteps` and `sigmas` go with every scheduler, and LCM and TCD make at most 50 steps.",
+    "`clip_skip` of `fal-ai/lora` holds for the negative prompt too, and `prediction_type` is the base model's own unless a"
+    " call names it.",
+    "The latents of `fal-ai/lora` are safetensors files; there are none where a picture was taken for unsafe.",
     "A request id may be chosen by the client: a UUID in `x-fal-request-id`, or any text in `Idempotency-Key`. The same"
     " one again is the same request.",
     "No body at all is the same as `{}`, so that fal's own snippets without `input` paint.",
