@@ -24,7 +24,9 @@ from engine.events import (
 )
 from engine.fetching import Fetch, Fetches
 from engine.geometry import Size, parse_size
+from engine.incoming import check_asked, check_lora
 from engine.library import Library, Shelves, read_library
+from engine.models.hashes import FileHashes, models_hashes
 from engine.plan import Plan, plan_from_json, plan_to_json, request_of
 from engine.requests import TextRequest
 from engine.settle import plan
@@ -37,6 +39,7 @@ __all__ = [
     "Failed",
     "Fetch",
     "Fetches",
+    "FileHashes",
     "Finished",
     "ImageReady",
     "ImageSkipped",
@@ -54,8 +57,11 @@ __all__ = [
     "Stopped",
     "TextRequest",
     "WorkerDied",
+    "check_asked",
+    "check_lora",
     "draw_control",
     "is_terminal",
+    "models_hashes",
     "parse_size",
     "plan",
     "plan_from_json",

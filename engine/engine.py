@@ -26,7 +26,7 @@ from engine.logs import of_job
 from engine.loop import Running, step
 from engine.models.devices import choose_device, use_threads
 from engine.models.expander import ModelExpander
-from engine.models.hashes import FileHashes
+from engine.models.hashes import FileHashes, models_hashes
 from engine.needed import needed_weights
 from engine.net import Fetcher
 from engine.plan import ImagePlan, Plan, only_image, plan_to_json, with_expansion
@@ -48,8 +48,6 @@ CPU_ROWS = 8
 """UNet rows that run together on a CPU at most (design D8)."""
 GPU_ROWS = 16
 """The same on a GPU, until memory runs out for the first time."""
-HASHES = ".hashes.json"
-"""File in the models folder that remembers the weights' hashes."""
 TURN_S = 2.0
 """How long jobs that need the weights in force go first while others wait (design D8)."""
 FETCH_LOOK_S = 0.5
@@ -102,7 +100,7 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
     return Engine(
         lambda: read_weights(shelves, model),
         chosen,
-        FileHashes(shelves.models_dir / HASHES),
+        models_hashes(shelves.models_dir),
         guard=Fetcher(allow_private=allow_private_urls),
         expansion_model=expansion_model,
         allow_pickle=allow_pickle,

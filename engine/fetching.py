@@ -35,6 +35,7 @@ class Fetch:
         guard: Fetcher,
         arrived: Callable[[], None],
         *,
+        check: Callable[[Checkpoint | Weights], None] = lambda item: None,
         allow_pickle: bool = False,
     ) -> None:
         self.item = item
@@ -47,6 +48,7 @@ class Fetch:
         """Why it ended without the file."""
         self._guard = guard
         self._arrived = arrived
+        self._check = check
         self._allow_pickle = allow_pickle
         self._is_cancelled = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"fetch {item.name}", daemon=True)
@@ -77,6 +79,7 @@ class Fetch:
     def _run(self) -> None:
         try:
             self._fetch()
+            self._check(self.item)
             self._arrived()
         except _Cancelled:
             log.info("no longer fetching %s", self.item.name)
@@ -122,6 +125,7 @@ class Fetches:
         guard: Fetcher,
         arrived: Callable[[], None] = lambda: None,
         *,
+        check: Callable[[Checkpoint | Weights], None] = lambda item: None,
         allow_pickle: bool = False,
     ) -> None:
         """Start with none.
@@ -130,10 +134,12 @@ class Fetches:
             guard: Fetches what a request named by its address or on the hub.
             arrived: Called in a file's thread when it is there, before its fetch is over; an `EngineError` that it raises
                 counts as that of the fetch.
+            check: Looks at what came before that; one that raises an `EngineError` has removed it.
             allow_pickle: Whether what a request named may be pickled.
         """
         self._guard = guard
         self._arrived = arrived
+        self._check = check
         self._allow_pickle = allow_pickle
         self._lock = threading.Lock()
         self._fetches: dict[Path, Fetch] = {}
@@ -160,7 +166,11 @@ class Fetches:
             if known is None or known.is_over:
                 log.info("fetching %s", item.name)
                 known = self._fetches[item.path] = Fetch(
-                    item, self._guard, self._arrived, allow_pickle=self._allow_pickle
+                    item,
+                    self._guard,
+                    self._arrived,
+                    check=self._check,
+                    allow_pickle=self._allow_pickle,
                 )
             return known
 

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 SHORT = 10
 """Hex digits that metadata names a file by."""
+_CACHE = ".hashes.json"
+"""File in the models folder that remembers the weights' hashes."""
 
 
 class FileHashes:
@@ -101,6 +103,11 @@ class FileHashes:
                 self.get(path)
             except OSError as error:
                 log.warning("%s: no hash: %s", path.name, error)
+
+
+def models_hashes(models_dir: Path) -> FileHashes:
+    """Open the hashes of the weights in a models folder, which all processes that use it share."""
+    return FileHashes(models_dir / _CACHE)
 
 
 _Known = dict[str, tuple[int, int, str]]
