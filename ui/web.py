@@ -5,18 +5,18 @@ visitor's own jobs and pictures only; those of others are as unknown as those th
 """
 
 import asyncio
-import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from engine import EngineError, Event, InvalidRequest, draw_control
+from engine import Event, InvalidRequest, draw_control
 from jobs import ImageView, JobView
+from ui.answers import FOREVER, MAX_BODY, answering, as_bytes, as_json, read_body
 from ui.downloads import download_facts, read_files
 from ui.dropped import Dropped, read_pasted, read_picture
 from ui.image_input import MAX_BYTES, Upload, Uploads
@@ -27,16 +27,10 @@ from ui.theme import STATIC
 from ui.thumbnails import Thumbnails
 from ui.updates import image_count, image_facts, job_facts, update
 
-Endpoint = Callable[[Request], Any]
-
 PAGE = 60
 """Pictures that History asks for at a time."""
 HEARTBEAT_S = 15.0
 """An event stream says something at least so often, so that proxies keep it and a gone browser is noticed."""
-FOREVER = "private, max-age=31536000, immutable"
-"""A picture never changes; only its owner's browser may keep it."""
-MAX_BODY = 100_000
-"""Longest request body in bytes."""
 MAX_PICTURE = 64 * 2**20
 """Largest file in bytes whose settings are read."""
 MAX_TEXT = 2**20
@@ -79,11 +73,11 @@ def routes(studio: Studio) -> list[BaseRoute]:
     }
     return [
         *(
-            Route(f"/studio/{path}", _answering(page), methods=["GET"])
+            Route(f"/studio/{path}", answering(page), methods=["GET"])
             for path, page in asked.items()
         ),
         *(
-            Route(f"/studio/{path}", _answering(page), methods=["POST"])
+            Route(f"/studio/{path}", answering(page), methods=["POST"])
             for path, page in told.items()
         ),
     ]
@@ -106,10 +100,10 @@ class _Pages:
     def state(self, request: Request) -> Response:
         active = self._jobs.active(owner=self._owner(request))
         facts = _studio_facts(self._studio)
-        return _json({"studio": facts, "jobs": [job_facts(job) for job in active]})
+        return as_json({"studio": facts, "jobs": [job_facts(job) for job in active]})
 
     def job(self, request: Request) -> Response:
-        return _json(job_facts(self._job(request)))
+        return as_json(job_facts(self._job(request)))
 
     async def events(self, request: Request) -> Response:
         found = await run_in_threadpool(self._job, request)
@@ -124,16 +118,16 @@ class _Pages:
         job, image = request.path_params["job"], request.path_params["image"]
         data = self._jobs.preview(job, image, owner=self._owner(request))
         if data is None:
-            return _json({"detail": "preview: there is none now"}, 404)
-        return _bytes(data, "image/jpeg", "no-store")
+            return as_json({"detail": "preview: there is none now"}, 404)
+        return as_bytes(data, "image/jpeg", "no-store")
 
     def skip(self, request: Request) -> Response:
         job, owner = request.path_params["job"], self._owner(request)
-        return _json({"done": self._jobs.skip(job, owner=owner)})
+        return as_json({"done": self._jobs.skip(job, owner=owner)})
 
     def cancel(self, request: Request) -> Response:
         job, owner = request.path_params["job"], self._owner(request)
-        return _json({"done": self._jobs.cancel(job, owner=owner)})
+        return as_json({"done": self._jobs.cancel(job, owner=owner)})
 
     def history(self, request: Request) -> Response:
         found = self._jobs.history(
@@ -142,13 +136,13 @@ class _Pages:
             before=request.query_params.get("before"),
             limit=PAGE,
         )
-        return _json(
+        return as_json(
             {"images": [image_facts(image) for image in found], "more": len(found) == PAGE}
         )
 
     def thumbnail(self, request: Request) -> Response:
         image = self._image(request)
-        return _bytes(self._thumbnails.of(image.id, image.path), "image/webp", FOREVER)
+        return as_bytes(self._thumbnails.of(image.id, image.path), "image/webp", FOREVER)
 
     def file(self, request: Request) -> Response:
         image = self._image(request)
@@ -165,19 +159,19 @@ class _Pages:
 
     async def delete(self, request: Request) -> Response:
         ids, owner = await _ids(request), self._owner(request)
-        return _json({"count": await run_in_threadpool(self._jobs.delete, ids, owner=owner)})
+        return as_json({"count": await run_in_threadpool(self._jobs.delete, ids, owner=owner)})
 
     async def restore(self, request: Request) -> Response:
         ids, owner = await _ids(request), self._owner(request)
-        return _json({"count": await run_in_threadpool(self._jobs.restore, ids, owner=owner)})
+        return as_json({"count": await run_in_threadpool(self._jobs.restore, ids, owner=owner)})
 
     def lists(self, request: Request) -> Response:
         revision = self._studio.revision  # first, or a change meanwhile would go unseen
         known = lists(self._studio.library, own_presets(self._studio.presets_dir))
-        return _json({**known, "revision": revision})
+        return as_json({**known, "revision": revision})
 
     def styles(self, request: Request) -> Response:
-        return _json({"groups": style_groups(self._studio.library)})
+        return as_json({"groups": style_groups(self._studio.library)})
 
     def refresh(self, request: Request) -> Response:
         self._studio.refresh()
@@ -185,36 +179,36 @@ class _Pages:
 
     def downloads(self, request: Request) -> Response:
         """Tell which weights are on their way, and which failed to come."""
-        return _json({"downloads": [download_facts(it) for it in self._studio.fetches.known()]})
+        return as_json({"downloads": [download_facts(it) for it in self._studio.fetches.known()]})
 
     async def download(self, request: Request) -> Response:
         """Fetch weights now; those that are on their way are not fetched twice."""
-        wanted = read_files(await _body(request, "files", MAX_BODY), self._studio.catalog)
+        wanted = read_files(await read_body(request, "files", MAX_BODY), self._studio.catalog)
         await run_in_threadpool(self._studio.fetches.start, wanted)
         return self.downloads(request)
 
     async def cancel_download(self, request: Request) -> Response:
         """Fetch weights no longer; what has arrived of them is kept for the next time."""
-        for item in read_files(await _body(request, "files", MAX_BODY), self._studio.catalog):
+        for item in read_files(await read_body(request, "files", MAX_BODY), self._studio.catalog):
             self._studio.fetches.cancel(item)
         return self.downloads(request)
 
     async def read(self, request: Request) -> Response:
         """Read the settings in a picture's file, or in a text where the content type says so."""
         is_text = request.headers.get("content-type", "").startswith("text/plain")
-        data = await _body(request, "picture", MAX_TEXT if is_text else MAX_PICTURE)
+        data = await read_body(request, "picture", MAX_TEXT if is_text else MAX_PICTURE)
         found = await run_in_threadpool(_read, data, self._studio, is_text=is_text)
         if found is None:
-            return _json({"kind": None, "fields": {}, "notes": []})
+            return as_json({"kind": None, "fields": {}, "notes": []})
         fields = {**found.fields, **_safe_seed(found.fields)}
-        return _json({"kind": found.kind, "fields": fields, "notes": found.notes})
+        return as_json({"kind": found.kind, "fields": fields, "notes": found.notes})
 
     def input(self, request: Request) -> Response:
         """Hand back a picture that this visitor sent."""
         try:
             found = self._uploads().find(request.path_params["name"], self._owner(request))
         except InvalidRequest as error:
-            return _json({"detail": str(error)}, 404)
+            return as_json({"detail": str(error)}, 404)
         headers = {"Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"}
         return FileResponse(found.path, media_type=found.media_type, headers=headers)
 
@@ -225,20 +219,20 @@ class _Pages:
         low, high = _threshold(asked, "low", CANNY[0]), _threshold(asked, "high", CANNY[1])
         folder = self._studio.catalog.annotators
         data = draw_control(found.path, asked.get("type", ""), low, high, annotators=folder)
-        return _bytes(data, "image/png", FOREVER)
+        return as_bytes(data, "image/png", FOREVER)
 
     async def take_input(self, request: Request) -> Response:
         """Take in a picture to work on, as the bytes of its file."""
         uploads, owner = self._uploads(), self._owner(request)
-        data = await _body(request, "picture", MAX_BYTES)
-        return _json(_input_facts(await run_in_threadpool(uploads.save, data, owner)))
+        data = await read_body(request, "picture", MAX_BYTES)
+        return as_json(_input_facts(await run_in_threadpool(uploads.save, data, owner)))
 
     def static(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in self._files:
-            return _json({"detail": "static: no file of that name"}, 404)
+            return as_json({"detail": "static: no file of that name"}, 404)
         data, media_type = self._files[name]
-        return _bytes(data, media_type, "no-cache")
+        return as_bytes(data, media_type, "no-cache")
 
     def _uploads(self) -> Uploads:
         if self._studio.uploads is None:
@@ -255,54 +249,15 @@ class _Pages:
         return self._jobs.image(request.path_params["image"], owner=self._owner(request))
 
 
-def _answering(endpoint: Endpoint) -> Endpoint:
-    """Turn what the queue refuses into a status: 404 for the unknown, 422 for a request that breaks a rule."""
-    if inspect.iscoroutinefunction(endpoint):
-
-        async def answer_later(request: Request) -> Response:
-            try:
-                return await endpoint(request)
-            except EngineError as error:
-                return _refusal(error)
-
-        return answer_later
-
-    def answer(request: Request) -> Response:
-        try:
-            return endpoint(request)
-        except EngineError as error:
-            return _refusal(error)
-        except FileNotFoundError:
-            return _json({"detail": "image: its file is gone"}, 404)
-
-    return answer
-
-
-def _refusal(error: EngineError) -> Response:
-    unknown = error.kind in ("job_not_found", "image_not_found")
-    status = 404 if unknown else 422 if error.kind == "invalid_request" else 503
-    return _json({"detail": str(error)}, status)
-
-
 async def _ids(request: Request) -> list[str]:
     """Read ``{"ids": [...]}``."""
     try:
-        ids = json.loads(await _body(request, "ids", MAX_BODY))["ids"]
+        ids = json.loads(await read_body(request, "ids", MAX_BODY))["ids"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InvalidRequest("ids", "expected a list of picture ids") from error
     if not isinstance(ids, list) or len(ids) > MAX_IDS or not all(isinstance(i, str) for i in ids):
         raise InvalidRequest("ids", f"expected a list of at most {MAX_IDS} picture ids")
     return ids
-
-
-async def _body(request: Request, field: str, most: int) -> bytes:
-    """Read a body that is no longer than one of ours can be."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > most:
-            raise InvalidRequest(field, f"expected at most {most} bytes")
-    return bytes(body)
 
 
 def _read(data: bytes, studio: Studio, *, is_text: bool) -> Dropped | None:
@@ -369,12 +324,3 @@ def _studio_facts(studio: Studio) -> dict[str, Any]:
 
 def _input_facts(upload: Upload) -> dict[str, Any]:
     return {"name": upload.name, "width": upload.width, "height": upload.height}
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return JSONResponse(content, status, headers={"Cache-Control": "no-store"})
-
-
-def _bytes(data: bytes, media_type: str, cache: str) -> Response:
-    headers = {"Cache-Control": cache, "X-Content-Type-Options": "nosniff"}
-    return Response(data, media_type=media_type, headers=headers)
