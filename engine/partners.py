@@ -26,6 +26,8 @@ Role = Literal[
     "inpaint v2.6",
 ]
 """What a helper is for; the first are the types of image prompts."""
+UPSCALE_LORA = "upscale lora"
+"""A role that only a base model itself can fill: the LoRA with which it paints pictures that were enlarged."""
 
 _MISC = "https://huggingface.co/lllyasviel/misc/resolve/main/"
 _ADAPTERS = "https://huggingface.co/h94/IP-Adapter/resolve/main/sdxl_models/"

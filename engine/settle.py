@@ -17,7 +17,7 @@ from engine.image_inputs import (
     MaskFrom,
 )
 from engine.library import Library
-from engine.partners import DETECTOR, MASK_NETWORKS, SAM, Role, partner
+from engine.partners import DETECTOR, MASK_NETWORKS, SAM, UPSCALE_LORA, Role, partner
 from engine.performance import MODES, Mode
 from engine.plan import (
     FindMask,
@@ -112,7 +112,11 @@ def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
         compat=more.compat,
         request=_settled(request, first_seed, base.name),
         vae=None if more.vae is None else catalog.vae(more.vae).name,
-        loras=(*taken.loras, *_distilled_lora(request.performance, base, catalog)),
+        loras=(
+            *taken.loras,
+            *_distilled_lora(request.performance, base, catalog),
+            *_upscale_lora(request, base, catalog),
+        ),
         refiner=refiner,
         refiner_switch=refiner_switch,
         freeu=None if more.freeu is None else FreeU(**more.freeu.model_dump()),
@@ -207,6 +211,14 @@ def _distilled_lora(
     if file is None or distilled is None:
         return ()
     return (Lora(name=catalog.lora(file, "performance").name, scale=distilled.scale),)
+
+
+def _upscale_lora(request: TextRequest, base: Checkpoint, catalog: Catalog) -> tuple[Lora, ...]:
+    """Put on what the base model brings for painting pictures that were enlarged."""
+    file, asked = dict(base.partners).get(UPSCALE_LORA), request.upscale_or_vary
+    if file is None or asked is None or asked.method not in FACTORS.keys() & STRENGTHS.keys():
+        return ()
+    return (Lora(name=catalog.lora(file, "upscale_or_vary.method").name, scale=1.0),)
 
 
 def _guidance(request: TextRequest, mode: Mode) -> Guidance:

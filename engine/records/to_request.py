@@ -11,6 +11,7 @@ from typing import Any, Literal
 from engine.catalog import Catalog, Kind
 from engine.errors import InvalidRequest
 from engine.geometry import LATENT_FACTOR, Size
+from engine.partners import UPSCALE_LORA
 from engine.performance import MODES
 from engine.prompt.styles import Style, find_style
 from engine.records import a1111, fooocus
@@ -90,7 +91,8 @@ def settings_from(
     is_json = kind == "fooocus"
     values = fooocus.read(text, resolve) if is_json else a1111.read(text, resolve, styles)
     own = {file for item in catalog.checkpoints for _, file in item.performance_loras}
-    return request_from(values, resolve, mode_loras=own, styles=styles)
+    brought = {dict(item.partners).get(UPSCALE_LORA, "") for item in catalog.checkpoints}
+    return request_from(values, resolve, mode_loras=own, base_loras=brought, styles=styles)
 
 
 def request_from(
@@ -98,6 +100,7 @@ def request_from(
     resolve: Resolve,
     *,
     mode_loras: Collection[str] = (),
+    base_loras: Collection[str] = (),
     styles: Iterable[str] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Make fields of a `TextRequest` of a record.
@@ -110,6 +113,7 @@ def request_from(
         resolve: Finds installed files.
         styles: Names of all styles; None takes any name.
         mode_loras: File names, besides SDXL's common ones, of LoRAs that performance modes bring themselves.
+        base_loras: File names of LoRAs that base models bring themselves, whatever the mode.
 
     Returns:
         The fields, with ``advanced`` inside, and a sentence for each that was left out.
@@ -125,7 +129,7 @@ def request_from(
     _take_size(reading)
     _take_rows(reading)
     _take_weights(reading, resolve)
-    _take_loras(reading, resolve, mode_loras)
+    _take_loras(reading, resolve, mode_loras, base_loras)
     return reading.fields, reading.notes
 
 
@@ -238,12 +242,14 @@ def _installed(kind: Kind, resolve: Resolve, value: object) -> str | None:
     return found
 
 
-def _take_loras(reading: Reading, resolve: Resolve, mode_loras: Collection[str]) -> None:
-    """Read the rows of LoRAs; the performance mode's own is not the person's."""
+def _take_loras(
+    reading: Reading, resolve: Resolve, mode_loras: Collection[str], base_loras: Collection[str]
+) -> None:
+    """Read the rows of LoRAs; the performance mode's own is not the person's, nor is the base model's."""
     mode = MODES.get(reading.fields.get("performance", ""))
-    own: set[str] = set()
+    own = {PurePosixPath(file).stem for file in base_loras}
     if mode is not None and mode.distilled is not None:
-        own = {PurePosixPath(file).stem for file in (mode.distilled.lora, *mode_loras)}
+        own |= {PurePosixPath(file).stem for file in (mode.distilled.lora, *mode_loras)}
     rows: list[dict[str, Any]] = []
     for number in range(1, MAX_LORAS + 1):
         key = f"lora_combined_{number}"

@@ -267,3 +267,27 @@ def test_an_address_that_names_no_safetensors_file_is_refused(url: str) -> None:
     request = TextRequest(styles=(), loras=(LoraWeight(path=url),))
     with pytest.raises(InvalidRequest, match=r"^loras\.0\.path: expected an address that ends in"):
         plan(request, replace(LIBRARY, may_fetch=lambda address: True), seed=0)
+
+
+def test_what_a_base_model_brings_for_enlarging_is_put_on_for_painting_alone() -> None:
+    larger = replace(
+        POCKET, partners=(("upscaler", "2x.safetensors"), ("upscale lora", "larger.safetensors"))
+    )
+    files = [
+        Weights(name="larger.safetensors", path=Path("larger"), kind="lora"),
+        Weights(name="2x.safetensors", path=Path("2x"), kind="upscaler"),
+    ]
+    own = Library(catalog=Catalog([larger], files), styles={}, wildcards={})
+
+    def loras(library: Library, **fields: Any) -> list[str]:
+        made = plan(TextRequest.parse({"styles": (), **fields}), library, seed=1)
+        return [item.name for item in made.loras]
+
+    def to(method: str) -> dict[str, Any]:
+        return {"upscale_or_vary": {"image": "0" * 64, "method": method}}
+
+    assert loras(own) == []
+    for method in ("Vary (Subtle)", "Upscale (Fast 2x)"):
+        assert loras(own, **to(method)) == []
+    for method in ("Upscale (1.5x)", "Upscale (2x)"):
+        assert loras(own, **to(method)) == ["larger.safetensors"]

@@ -208,3 +208,18 @@ def test_a_catalog_and_styles_are_enough() -> None:
     fields, notes = settings_from("a1111", text, Catalog([checkpoint], files), STYLES)
 
     assert (fields["performance"], fields["loras"], notes) == ("Lightning", [], [])
+
+
+def test_what_a_base_model_brings_for_enlarging_is_not_the_persons() -> None:
+    checkpoint = Checkpoint(
+        name="pocket", path=Path("pocket"), partners=(("upscale lora", "larger.safetensors"),)
+    )
+    files = [
+        Weights(name=f"{name}.safetensors", path=Path(name), kind="lora")
+        for name in ("larger", "ink")
+    ]
+    text = 'x\nSteps: 18, Sampler: Euler, Seed: 3, Lora weights: "ink: 0.5, larger: 1.0"'
+
+    fields, notes = settings_from("a1111", text, Catalog([checkpoint], files), STYLES)
+
+    assert (fields["loras"], notes) == ([{"path": "ink.safetensors", "scale": 0.5}], [])
