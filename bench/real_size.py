@@ -1,8 +1,8 @@
-"""SDXL at full size, once for real: a single file is written, loaded, patched by a LoRA, restored, and makes one step.
+"""SDXL at full size, once for real: a file is written, loaded, patched by a LoRA, restored, makes a step, and follows a picture.
 
     python -m bench.real_size --dir FOLDER [--dtype bfloat16] [--size 1024] [--write]
 
-The weights are random, but of the real names, shapes and spread; both files are removed at the end. Takes 8 GB of FOLDER and
+The weights are random, but of the real names, shapes and spread; the files are removed at the end. Takes 8 GB of FOLDER and
 14 GB of memory (28 GB in float32). ``--write`` keeps the table in docs/real_size.md. Reads /proc, so it runs on Linux only.
 """
 
@@ -22,13 +22,26 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from bench.real_adapter import (
+    TOKENS,
+    attach_library,
+    layer_errors,
+    our_kwargs,
+    projection_error,
+    shapes_for,
+    some_picture,
+)
 from engine.catalog import Checkpoint
 from engine.models.checkpoints import LoadedModel, load_checkpoint
+from engine.models.ip_adapters import load_ip_adapter
 from engine.models.patches import Patch, WeightPatcher
+from engine.models.tensors import read_tensors
 from tests.real_layout import SDXL, Shape, base_shapes, header, number_format, unet_shapes
 
 RESULTS = Path(__file__).parent.parent / "docs" / "real_size.md"
 RANK = 16
+EXACT, CLOSE = 1e-4, 0.1
+"""Greatest differences from diffusers, over the spread of its answer: of one layer in float32, of a whole step in half precision."""
 STORED = {"F16": torch.float16, "I64": torch.int64}
 CPU = torch.device("cpu")
 _PATCHED = re.compile(r"(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)$")
@@ -47,13 +60,15 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     options.dir.mkdir(parents=True, exist_ok=True)
-    base, lora = options.dir / "random_sdxl.safetensors", options.dir / "random_lora.safetensors"
+    names = ("random_sdxl", "random_lora", "random_adapter")
+    base, lora, adapter = (options.dir / f"{name}.safetensors" for name in names)
     table = Table()
     try:
-        measure(table, base, lora, getattr(torch, options.dtype), options.size)
+        model = measure(table, base, lora, getattr(torch, options.dtype), options.size)
+        measure_adapter(table, adapter, model, options.size)
     finally:
-        base.unlink(missing_ok=True)
-        lora.unlink(missing_ok=True)
+        for file in (base, lora, adapter):
+            file.unlink(missing_ok=True)
     if options.write:
         RESULTS.write_text(heading(options.dtype) + table.text(), encoding="utf-8")
 
@@ -64,15 +79,15 @@ def heading(dtype: str) -> str:
         "# SDXL at full size\n\n"
         f"Made by `python -m bench.real_size --write` on {datetime.date.today()}: a single file of SDXL's real layout with random "
         f"weights (float16), loaded on the CPU as {dtype}; a kohya LoRA of rank {RANK} on every attention and feed-forward "
-        f"layer of the UNet and on both text encoders. {torch.get_num_threads()} thread(s) of {platform.machine()}, "
+        f"layer of the UNet and on both text encoders; an IP-Adapter plus of ViT-H, {TOKENS} tokens. {torch.get_num_threads()} thread(s) of {platform.machine()}, "
         f"torch {torch.__version__}, other programs at work beside it.\n\n"
         "Memory is the process's own at its peak; pages of the mapped file come on top, but the system takes them back when it "
         "needs them. In float32, the engine's own choice on the CPU, loading takes 15 GB and the LoRA 12 more.\n\n"
     )
 
 
-def measure(table: "Table", base: Path, lora: Path, dtype: torch.dtype, size: int) -> None:
-    """Go through the life of a checkpoint and a LoRA, one table row each.
+def measure(table: "Table", base: Path, lora: Path, dtype: torch.dtype, size: int) -> LoadedModel:
+    """Go through the life of a checkpoint and a LoRA, one table row each; gives the model as it was at first.
 
     Raises:
         RuntimeError: the weights are not what they were once the LoRA is out, or a step's result is not finite.
@@ -82,7 +97,7 @@ def measure(table: "Table", base: Path, lora: Path, dtype: torch.dtype, size: in
     table.time(
         f"write the LoRA ({gigabytes(lora_shapes)} GB)", lambda: write_file(lora, lora_shapes)
     )
-    model = table.time("load the checkpoint", lambda: load(base, dtype))
+    model: LoadedModel = table.time("load the checkpoint", lambda: load(base, dtype))
     networks = networks_of(model)
     pristine = table.time("checksum of all weights", lambda: checksum(networks))
     patcher = WeightPatcher(networks)
@@ -96,10 +111,55 @@ def measure(table: "Table", base: Path, lora: Path, dtype: torch.dtype, size: in
     if checksum(networks) != pristine or len({pristine, patched, changed}) != 3:
         raise RuntimeError("expected the pristine weights once the LoRA is out, got others")
     table.note(f"sha256 of all weights before and after: {pristine[:16]}…, equal")
-    spread = table.time(f"one UNet step, one row, {size}x{size}", lambda: step(model, size))
-    if not math.isfinite(spread):
-        raise RuntimeError(f"expected a finite result, got a spread of {spread}")
-    table.note(f"its result is finite; standard deviation {spread:.2f}")
+    return model
+
+
+def measure_adapter(table: "Table", path: Path, model: LoadedModel, size: int) -> None:
+    """Make a step without and with an IP-Adapter, and with diffusers' own, one table row each.
+
+    Raises:
+        RuntimeError: a result is not finite, the adapter changes nothing, or diffusers says something else.
+    """
+    unet: Any = model.unet
+    what = f"one UNet step, one row, {size}x{size}"
+    alone = table.time(what, lambda: step(unet, size))
+    _require(bool(alone.isfinite().all()), "a finite result", alone)
+    table.note(f"its result is finite; standard deviation {float(alone.std()):.2f}")
+    shapes = shapes_for(unet)
+    table.time(f"write the IP-Adapter ({gigabytes(shapes)} GB)", lambda: write_file(path, shapes))
+    adapter = table.time("load it", lambda: load_ip_adapter(path, unet))
+    image = table.time(
+        "encode a picture for it", lambda: adapter.attend(adapter.project(some_picture()))
+    )
+    tensors = read_tensors(path)
+    tokens = projection_error(unet, adapter, tensors)
+    layers = table.time(
+        "compare its layers one by one, float32", lambda: layer_errors(unet, adapter)
+    )
+    worst = max(layers)
+    _require(max(tokens, worst) < EXACT, f"diffusers' answers within {EXACT}", (tokens, worst))
+    table.note(
+        f"its tokens differ from diffusers' by {tokens:.1g} of their spread at most, its {len(layers)} layers from "
+        f"diffusers' IPAdapterAttnProcessor2_0 on the same weights by {worst:.1g} (float32)"
+    )
+    kwargs = our_kwargs(unet, image)
+    ours = table.time(f"{what}, with a picture", lambda: step(unet, size, kwargs=kwargs))
+    effect = float((ours - alone).std() / alone.std())
+    _require(bool(ours.isfinite().all()), "a finite result", ours)
+    added = attach_library(unet, tensors)
+    wanted = table.time(f"{what}, with diffusers' own", lambda: step(unet, size, added=added))
+    apart = float((ours - wanted).std() / wanted.std())
+    _require(apart < CLOSE, f"diffusers' step within {CLOSE}", apart)
+    _require(effect > 10 * apart, "a result that differs from that without a picture", effect)
+    table.note(
+        f"a picture of weight 1 changes the step by {effect:.1%} of its spread; ours, whose keys and values are worked out in "
+        f"float32, and diffusers' own, all in {str(unet.dtype).removeprefix('torch.')}, then differ by {apart:.2%}"
+    )
+
+
+def _require(is_so: bool, wanted: str, got: object) -> None:
+    if not is_so:
+        raise RuntimeError(f"expected {wanted}, got {got}")
 
 
 def load(path: Path, dtype: torch.dtype) -> LoadedModel:
@@ -114,9 +174,24 @@ def networks_of(model: LoadedModel) -> dict[str, nn.Module]:
 
 
 @torch.inference_mode()
-def step(model: LoadedModel, size: int) -> float:
-    """Call the UNet on noise with a random text. Returns the result's standard deviation."""
-    unet: Any = model.unet
+def step(
+    unet: Any,
+    size: int,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    added: Mapping[str, Any] | None = None,
+) -> Tensor:
+    """Call the UNet on noise with a random text.
+
+    Args:
+        unet: SDXL's.
+        size: Of the picture in pixels.
+        kwargs: What its attention is told.
+        added: What it is told besides text and size.
+
+    Returns:
+        (1, 4, size / 8, size / 8), float32.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def noise(*shape: int) -> Tensor:
@@ -127,9 +202,11 @@ def step(model: LoadedModel, size: int) -> float:
         noise(1, 4, size // 8, size // 8),
         torch.tensor([500]),
         encoder_hidden_states=noise(1, 77, 2048),
-        added_cond_kwargs={"text_embeds": noise(1, 1280), "time_ids": sizes},
+        added_cond_kwargs={"text_embeds": noise(1, 1280), "time_ids": sizes, **(added or {})},
+        cross_attention_kwargs=kwargs,
     ).sample
-    return float(result.float().std())
+    answer: Tensor = result.float()
+    return answer
 
 
 def checksum(networks: Mapping[str, nn.Module]) -> str:
