@@ -1,10 +1,12 @@
 """The LoRA studio on the pocket model: a whole request gives diffusers' own picture, and every setting acts."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save_file
 
@@ -215,3 +217,41 @@ def test_nothing_is_kept_that_was_not_asked_for(catalog, engine):
     assert ready.extras == {}
     (ready,) = painted(engine, settled(catalog, debug_latents=True))
     assert set(ready.extras) == {"latents"}
+
+
+def pixels(ready) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(ready.data)).convert("RGB"), np.int16)
+
+
+def test_loras_add_up(catalog, engine):
+    def with_dots(*scales):
+        loras = [{"path": "pocket_dots.safetensors", "scale": scale} for scale in scales]
+        (ready,) = painted(engine, settled(catalog, loras=loras))
+        return pixels(ready)
+
+    none, off, whole = with_dots(), with_dots(0), with_dots(1)
+    assert np.array_equal(none, off)
+    assert np.abs(whole - none).mean() > 5
+    assert np.abs(with_dots(0.5, 0.5) - whole).max() <= 2
+    assert np.array_equal(with_dots(), none)
+
+
+def test_jobs_side_by_side_see_nothing_of_each_other(catalog, engine):
+    dots = [{"path": "pocket_dots.safetensors", "scale": 1}]
+    jobs = {
+        "plain": settled(catalog),
+        "dots": settled(catalog, loras=dots),
+        "other": settled(catalog, "a small green square", seed=9, scheduler="DDIM"),
+        "more dots": settled(catalog, "a small green square", seed=9, loras=dots),
+    }
+    alone = {name: pixels(painted(engine, job)[0]) for name, job in jobs.items()}
+    for name, job in jobs.items():
+        engine.admit(name, job, {})
+    together = {}
+    while not engine.idle():
+        for name, event in engine.step():
+            if isinstance(event, ImageReady):
+                together[name] = pixels(event)
+    assert set(together) == set(jobs)
+    for name, picture in together.items():
+        assert np.abs(picture - alone[name]).max() <= 2
