@@ -5,10 +5,10 @@ All of it belongs to one base model and goes with it. What was worked out for an
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -17,30 +17,25 @@ from engine.conditioning.controls import Control
 from engine.conditioning.image_attention import ImagePrompt
 from engine.conditioning.image_prompt import ImageReader
 from engine.geometry import Size
+from engine.guide_weights import ADAPTERS, GuideWeights, remembered
 from engine.image_inputs import DRAWN, FURTHER, ImagePromptType
-from engine.models.controlnets import ControlNet, load_controlnet
-from engine.models.image_encoders import ImageEncoder, load_image_encoder
-from engine.models.ip_adapters import load_ip_adapter, read_negative
+from engine.models.controlnets import ControlNet
+from engine.models.ip_adapters import read_negative
 from engine.models.trust import trusted_hashes
 from engine.partners import require_aux
 from engine.plan import ImagePrompts, Plan, Slot
 from engine.stages.hints import Draw, draw_hint, own_preprocessor
 from engine.stages.pictures import read_picture, sent_along
 from engine.stages.pixels import Pixels, to_rgb
+from engine.studio_guides import StudioGuides
 
 log = logging.getLogger(__name__)
 
-NETS = 4
-"""ControlNets that stay in memory, the latest used."""
-ADAPTERS = 2
-"""IP-Adapters that stay in memory; they wait beside the device."""
 PROMPTS = 8
 """Image prompts that stay on the device, the latest used; 11 MB each with SDXL."""
 IMAGES = 16
 """Images that are remembered as they were worked out."""
 FIELD = "image_prompts"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -64,21 +59,18 @@ class Guides:
             unet: Its UNet.
             allow_pickle: Whether weights may be read from pickled files.
         """
-        self._unet = unet
-        self._allow_pickle = allow_pickle
-        self._nets: OrderedDict[Hashable, ControlNet] = OrderedDict()
+        self._weights = GuideWeights(unet, allow_pickle=allow_pickle)
+        self._studio = StudioGuides(self._weights)
         self._controls: OrderedDict[Hashable, Control] = OrderedDict()
         self._prompts: OrderedDict[Hashable, ImagePrompt] = OrderedDict()
         self._readers: OrderedDict[Hashable, ImageReader] = OrderedDict()
-        self._encoders: OrderedDict[Hashable, ImageEncoder] = OrderedDict()
         self._faces: OrderedDict[Hashable, Pixels] = OrderedDict()
         self._detector: Any = None
         self._further: OrderedDict[Hashable, Draw] = OrderedDict()
 
     def refresh(self) -> None:
         """Follow the UNet, whose weights were patched."""
-        for net in self._nets.values():
-            net.refresh()
+        self._weights.refresh()
 
     @torch.inference_mode()
     def follow(self, catalog: Catalog, plan: Plan, pictures: Mapping[str, Path]) -> Followed:
@@ -92,6 +84,8 @@ class Guides:
         Raises:
             EngineError: a picture is missing or none, or weights are missing or unfit.
         """
+        if plan.studio is not None:
+            return Followed(*self._studio.follow(catalog, plan, pictures))
         asked = plan.image_prompts
         if asked is None:
             return NOTHING
@@ -133,7 +127,7 @@ class Guides:
             )
 
         key = (slot, is_cropped, asked.attention, asked.encoder, asked.negative)
-        return _remembered(self._prompts, key, PROMPTS, make)
+        return remembered(self._prompts, key, PROMPTS, make)
 
     def _reader(self, catalog: Catalog, asked: ImagePrompts, slot: Slot) -> ImageReader:
         """Give what reads pictures for an adapter: its encoder is shared by all."""
@@ -145,18 +139,12 @@ class Guides:
 
         def load() -> ImageReader:
             return ImageReader(
-                self._encoder(encoder),
-                load_ip_adapter(adapter, self._unet, allow_pickle=self._allow_pickle),
+                self._weights.encoder(encoder),
+                self._weights.adapter(adapter),
                 read_negative(negative),
             )
 
-        return _remembered(self._readers, (encoder, adapter, negative), ADAPTERS, load)
-
-    def _encoder(self, path: Path) -> ImageEncoder:
-        def load() -> ImageEncoder:
-            return load_image_encoder(path, self._unet.device, allow_pickle=self._allow_pickle)
-
-        return _remembered(self._encoders, path, 1, load)
+        return remembered(self._readers, (encoder, adapter, negative), ADAPTERS, load)
 
     def _face(self, catalog: Catalog, asked: ImagePrompts, slot: Slot, image: Pixels) -> Pixels:
         """Cut the face out of a picture; one without a face stays whole, as in Fooocus."""
@@ -170,7 +158,7 @@ class Guides:
             if self._detector is None:
                 self._detector = load_face_detector(
                     path,
-                    allow_pickle=self._allow_pickle,
+                    allow_pickle=self._weights.allow_pickle,
                     known_sha256=trusted_hashes(catalog),
                 )
             crop = crop_face(image, self._detector)
@@ -178,7 +166,7 @@ class Guides:
                 log.info("no face in a picture of a FaceSwap; it is taken whole")
             return crop.image
 
-        return _remembered(self._faces, slot.image, IMAGES, find)
+        return remembered(self._faces, slot.image, IMAGES, find)
 
     def _control(
         self, catalog: Catalog, size: Size, asked: ImagePrompts, slot: Slot, path: Path
@@ -199,7 +187,7 @@ class Guides:
             )
 
         key = (slot, size, asked.canny, asked.skip_preprocessors, asked.softness)
-        return _remembered(self._controls, key, IMAGES, make)
+        return remembered(self._controls, key, IMAGES, make)
 
     def _preprocessor(self, catalog: Catalog, asked: ImagePrompts, kind: ImagePromptType) -> Draw:
         """Give what draws pictures for a type; the last one of controlnet-aux stays in memory."""
@@ -213,32 +201,14 @@ class Guides:
             return load_preprocessor(
                 DRAWN[kind],
                 catalog.annotators,
-                self._unet.device,
-                allow_pickle=self._allow_pickle,
+                self._weights.device,
+                allow_pickle=self._weights.allow_pickle,
             )
 
-        return _remembered(self._further, kind, 1, load)
+        return remembered(self._further, kind, 1, load)
 
     def _net(self, catalog: Catalog, name: str) -> ControlNet:
-        path = catalog.weights("controlnet", name, FIELD).path
-
-        def load() -> ControlNet:
-            return load_controlnet(path, self._unet, allow_pickle=self._allow_pickle)
-
-        net = _remembered(self._nets, path, NETS, load)
-        for key in [key for key, it in self._controls.items() if it.net not in self._nets.values()]:
+        net = self._weights.net(catalog.weights("controlnet", name, FIELD).path)
+        for key in [key for key, it in self._controls.items() if not self._weights.holds(it.net)]:
             del self._controls[key]
         return net
-
-
-def _remembered(
-    known: OrderedDict[Hashable, T], key: Hashable, most: int, make: Callable[[], T]
-) -> T:
-    """Give what is known of `key`, or make it; what was used longest ago goes."""
-    if key not in known:
-        made = make()  # may remember things itself
-        while len(known) >= most:
-            known.popitem(last=False)
-        known[key] = made
-    known.move_to_end(key)
-    return known[key]

@@ -23,6 +23,8 @@ FLOORS = {
     "engine.fetching": 5,
     "engine.needed": 2,
     "engine.guides": 5,
+    "engine.guide_weights": 5,
+    "engine.studio_guides": 5,
     "engine.starts": 5,
     "engine.warm": 5,
     "engine.warm_models": 5,

@@ -6,6 +6,7 @@ Knows neither the loop nor the preprocessors: rows come as tensors, drawings as 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from engine.models.controlnets import ControlNet
 from engine.sampling.levels import NoiseLevels
 
+Side = Literal["positive", "negative"]
 Residuals = tuple[tuple[Tensor, ...], Tensor]
 """What is added to a UNet's skips, the finest first, and to its middle; each (rows, C, h, w)."""
 
@@ -39,6 +41,10 @@ class Control:
     """Steers the positive side only, and its finer parts less, so that a picture needs no prompt."""
     mode: int | None = None
     """What kind of drawing a ControlNet Union gets, from `ControlNet.mode`."""
+    side: Side | None = None
+    """The one side of guidance that it steers; None is both."""
+    context: Tensor | None = None
+    """What its net is told in place of the words, (1, tokens, C): an adapter's tokens, as with InstantID."""
     seen: Tensor | None = None
     """`embedding`, where it is known already: of a tile, whose net has looked at the whole drawing."""
 
@@ -80,12 +86,14 @@ def active_controls(
         controls: All that the image has.
         sigma: Noise level of the call.
         levels: The noise levels of the model that answers.
-        is_negative: Whether the row is of the negative side, which no guessing control steers.
+        is_negative: Whether the row is of the negative side, which no guessing control steers, and none of the positive side.
     """
     return tuple(
         control
         for control in controls
-        if control.is_active(sigma, levels) and not (is_negative and control.guess)
+        if control.is_active(sigma, levels)
+        and not (is_negative and control.guess)
+        and control.side in (None, "negative" if is_negative else "positive")
     )
 
 
@@ -101,7 +109,7 @@ def residuals(
     context: Tensor,
     added: Mapping[str, Tensor] | None,
 ) -> Residuals:
-    """Work out what steers the rows of one UNet call; each net runs once, for all rows that follow it.
+    """Work out what steers the rows of one UNet call; each net runs once for all rows that follow it and are told as many tokens.
 
     Args:
         controls: For each row those that steer it, at least one in all; rows may differ, and a row may have one net twice.
@@ -113,18 +121,19 @@ def residuals(
     Returns:
         Sums over each row's controls; zeros for rows without.
     """
-    steered: dict[ControlNet, list[tuple[int, Control]]] = {}
+    steered: dict[tuple[ControlNet, int], list[tuple[int, Control]]] = {}
     for row, followed in enumerate(controls):
         for control in followed:
-            steered.setdefault(control.net, []).append((row, control))
+            count = (context if control.context is None else control.context).shape[1]
+            steered.setdefault((control.net, count), []).append((row, control))
     totals: list[Tensor] = []
-    for net, pairs in steered.items():
+    for (net, _), pairs in steered.items():
         pick = partial(_pick, rows=[row for row, _ in pairs])
         answers = net.residuals(
             torch.cat([control.embedding for _, control in pairs]),
             pick(x),
             pick(timesteps),
-            pick(context),
+            _told(pairs, context),
             {key: pick(value) for key, value in added.items()} if added else None,
             modes=[control.mode for _, control in pairs if control.mode is not None],
         )
@@ -139,6 +148,17 @@ def _pick(tensor: Tensor, rows: Sequence[int]) -> Tensor:
     if list(rows) == list(range(len(tensor))):
         return tensor
     return torch.cat([tensor[row : row + 1] for row in rows])
+
+
+def _told(pairs: Sequence[tuple[int, Control]], context: Tensor) -> Tensor:
+    """Give what a net is told in the rows that it runs for: its own context, or the row's words."""
+    if all(control.context is None for _, control in pairs):
+        return _pick(context, [row for row, _ in pairs])
+    told = [
+        context[row : row + 1] if control.context is None else control.context.to(context)
+        for row, control in pairs
+    ]
+    return torch.cat(told)
 
 
 def _zeros(rows: int, like: Tensor) -> Tensor:

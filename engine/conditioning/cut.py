@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from engine.conditioning.branch import Branch
 from engine.conditioning.controls import Control
@@ -42,4 +42,8 @@ def cut_image_prompt(prompt: ImagePrompt, tiles: Tiles) -> list[ImagePrompt]:
     """Give each tile its part of the mask; without one an image prompt is the same in all tiles."""
     if prompt.mask is None:
         return [prompt] * tiles.count
-    return [replace(prompt, mask=mask) for mask in tiles.cut(prompt.mask)]
+    mask = prompt.mask
+    if prompt.mask_factor != 1:
+        whole = (tiles.whole.height, tiles.whole.width)
+        mask = interpolate(mask[None, None].float(), whole, mode="bicubic")[0, 0]
+    return [replace(prompt, mask=part, mask_factor=1) for part in tiles.cut(mask)]

@@ -56,9 +56,13 @@ class ImagePrompt:
     stop: float = 1.0
     """Share of the noise after which it is let go."""
     formula: Formula = "joint"
+    layer_weights: tuple[float, ...] | None = None
+    """Weights of the layers, in the order of `image_layers`, in place of `weight`; None is `weight` in all."""
     mask: Tensor | None = None
     """Where in the picture: (h, w) of the latents, 0 to 1. What the separate formula adds is multiplied by it; in the joint one
     it multiplies the image's share of the softmax, so that 0 is as if there were no image. None is everywhere."""
+    mask_factor: int = 1
+    """How many times as high and wide as the latents the mask is."""
     reference_width: int = REFERENCE_WIDTH
     """Of the joint formula; it belongs to the adapter."""
     pooled: Tensor | None = None
@@ -77,7 +81,9 @@ class ImagePrompt:
     @cached_property
     def masks(self) -> dict[int, Tensor]:
         """The mask at each depth of the UNet, by number of queries: (1, queries, 1); empty where there is none."""
-        return {} if self.mask is None else _halved(self.mask, like=self.positive.keys[0])
+        if self.mask is None:
+            return {}
+        return _halved(self.mask, self.mask_factor, like=self.positive.keys[0])
 
     @cached_property
     def _weighted_positive(self) -> Tensor:
@@ -88,15 +94,16 @@ class ImagePrompt:
         return self._weighted(self.negative)
 
     def _weighted(self, tokens: ImageTokens) -> Tensor:
+        weights = self.layer_weights or (self.weight,) * len(tokens.keys)
         parts: list[Tensor] = []
-        for key, value in zip(tokens.keys, tokens.values, strict=True):
-            parts += self._weigh(key.float(), value.float())
+        for key, value, weight in zip(tokens.keys, tokens.values, weights, strict=True):
+            parts += self._weigh(key.float(), value.float(), weight)
         return torch.cat(parts, -1).to(tokens.keys[0].dtype)
 
-    def _weigh(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def _weigh(self, key: Tensor, value: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         if self.formula == "separate":
-            return key, value * self.weight
-        weight = self.weight * key.shape[-1] / self.reference_width
+            return key, value * weight
+        weight = weight * key.shape[-1] / self.reference_width
         mean = value.mean(1, keepdim=True)
         return key * weight, (value - mean) + mean * weight
 
@@ -221,18 +228,26 @@ def add_pooled(pooled: Tensor, row: ImageRow) -> Tensor:
     begin = 0.0
     for prompt in told:
         end = begin + prompt.weight
-        pooled = pooled + _said(prompt, begin / whole, end / whole).to(pooled) * min(1.0, whole)
+        assert prompt.pooled is not None
+        said = said_between(begin / whole, end / whole, prompt.pooled, prompt.ground)
+        pooled = pooled + said.to(pooled) * min(1.0, whole)
         begin = end
     return pooled
 
 
-def _said(prompt: ImagePrompt, begin: float, end: float) -> Tensor:
-    """Give what an image says from `begin` to `end` of all, 0 to 1."""
-    assert prompt.pooled is not None
-    if prompt.ground is None:
-        return prompt.pooled * (end - begin)
-    thing, ground = 2 * max(0.0, min(end, 0.5) - begin), 2 * max(0.0, end - max(begin, 0.5))
-    return prompt.pooled * thing + prompt.ground * (ground - thing)
+def said_between(begin: float, end: float, pooled: Tensor, ground: Tensor | None) -> Tensor:
+    """Give what an image that lies from `begin` to `end` of all, 0 to 1, says of the whole.
+
+    Args:
+        begin: Where it begins.
+        end: Where it ends.
+        pooled: What it says alone, (1, P).
+        ground: The part of that which tells of the background; None where nobody knows.
+    """
+    if ground is None:
+        return pooled * (end - begin)
+    thing, behind = 2 * max(0.0, min(end, 0.5) - begin), 2 * max(0.0, end - max(begin, 0.5))
+    return pooled * thing + ground * (behind - thing)
 
 
 def _side(prompt: ImagePrompt, is_negative: bool) -> ImageTokens:
@@ -304,9 +319,12 @@ def _gather_masks(rows: Sequence[ImageRow], formula: Formula) -> dict[int, Tenso
     return gathered
 
 
-def _halved(mask: Tensor, like: Tensor) -> dict[int, Tensor]:
-    """Resize a mask for every depth of a UNet, each half as large as the one before, rounded up."""
-    height, width = mask.shape
+def _halved(mask: Tensor, factor: int, like: Tensor) -> dict[int, Tensor]:
+    """Resize a mask for every depth of a UNet, each half as large as the one before, rounded up.
+
+    The first is `factor` times smaller than the mask. Each is sampled from the mask itself, as diffusers does.
+    """
+    height, width = (side // factor for side in mask.shape)
     levels: dict[int, Tensor] = {}
     while height * width not in levels:
         resized = F.interpolate(mask[None, None].float(), (height, width), mode="bicubic")

@@ -86,6 +86,16 @@ class ImageEncoder:
         grey = self._look(torch.zeros(1, 3, self.side, self.side))
         return EncodedImage(grey.hidden_states, torch.zeros_like(grey.image_embeds))
 
+    def encode_noise(self, noise: Tensor, share: float) -> EncodedImage:
+        """Give what stands for no picture with some noise in it, that at share 0 is `encode_nothing`.
+
+        Args:
+            noise: (1, 3, side, side) of variance 1, added to the even grey as the network sees it.
+            share: Multiplies the noise, 0 to 1, and what the network says of the whole of it.
+        """
+        states = self._look(noise * share).hidden_states
+        return EncodedImage(states, self._look(noise).image_embeds * share)
+
     @torch.inference_mode()
     def _look(self, pixels: Tensor) -> EncodedImage:
         pixels = pixels.to(self.device, self.network.dtype)

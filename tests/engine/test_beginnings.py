@@ -288,7 +288,7 @@ def test_a_control_lora_follows_loras_and_the_patch(engine: Engine, send: Any) -
     asked = {"image": send(picture(seed=4)), "mask": send(hole())}
 
     def merged() -> Any:
-        (net,) = (net for net in engine._palette.model.guides._nets.values() if net.merged)
+        (net,) = (net for net in engine._palette.model.guides._weights._nets.values() if net.merged)
         (item,) = (
             item
             for item in net.merged
