@@ -337,7 +337,9 @@ def serve(settings: Settings) -> int:
     jobs.open()
     import ui
     from api.settings import KEEP_ALIVE_S
+    from engine.net import Fetcher
     from ui.image_input import Uploads
+    from ui.lora_library import LoraLibrary
 
     studio = ui.Studio(
         jobs=jobs,
@@ -346,6 +348,8 @@ def serve(settings: Settings) -> int:
         read_library=lambda: open_library(settings),
         presets_dir=settings.data_dir / "presets",
         uploads=Uploads(settings.data_dir / "uploads"),
+        loras=LoraLibrary(settings.models_dir, settings.data_dir),
+        fetcher=Fetcher(allow_private=settings.allow_private_urls),
     )
     demo = ui.build(studio)
     programs = Programs(settings, jobs, lambda: studio.library)

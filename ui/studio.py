@@ -9,11 +9,12 @@ from typing import Any
 
 from starlette.requests import Request
 
-from engine import Catalog, Fetches, Library
+from engine import Catalog, Fetches, Library, check_asked
 from engine.net import Fetcher
 from engine.presets import Preset
 from jobs import Jobs
 from ui.image_input import Uploads
+from ui.lora_library import LoraLibrary
 
 
 @dataclass
@@ -30,6 +31,10 @@ class Studio:
     """Where presets go that are saved on the page; None where none can be."""
     uploads: Uploads | None = None
     """Keeps the pictures that visitors bring; None where they can bring none."""
+    loras: LoraLibrary | None = None
+    """Takes in LoRAs and notes on them; None where there is no folder for either."""
+    fetcher: Fetcher = field(default_factory=Fetcher)
+    """Goes to the addresses that visitors name."""
     owner_of: Callable[[Request], str] = lambda request: "local"
     """Names whose jobs and pictures a visitor sees."""
     revision: int = field(default=0, init=False)
@@ -39,7 +44,7 @@ class Studio:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.fetches = Fetches(Fetcher(), arrived=self.refresh)
+        self.fetches = Fetches(self.fetcher, arrived=self.refresh, check=check_asked)
 
     @property
     def catalog(self) -> Catalog:
@@ -56,6 +61,11 @@ class Studio:
             if self.read_library is not None:
                 self.library = self.read_library()
                 self.revision += 1
+
+    def touch(self) -> None:
+        """Let all open pages look at the lists again."""
+        with self._lock:
+            self.revision += 1
 
     def look_for_arrivals(self) -> None:
         """Read the library anew, in a thread, where a file that was fetched has come."""

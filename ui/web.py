@@ -17,10 +17,11 @@ from starlette.routing import BaseRoute, Route
 from engine import Event, InvalidRequest, draw_control
 from jobs import ImageView, JobView
 from ui.answers import FOREVER, MAX_BODY, answering, as_bytes, as_json, read_body
-from ui.downloads import download_facts, read_files
+from ui.downloads import Wanted, download_facts, read_files
 from ui.dropped import Dropped, read_pasted, read_picture
 from ui.image_input import MAX_BYTES, Upload, Uploads
 from ui.lists import lists, style_groups
+from ui.lora_library import LoraPages
 from ui.saved_presets import own_presets
 from ui.studio import Studio
 from ui.theme import STATIC
@@ -44,8 +45,9 @@ MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+
 
 def routes(studio: Studio) -> list[BaseRoute]:
     """List the routes that the page needs; the caller hands them to ``demo.launch``."""
-    pages = _Pages(studio)
+    pages, loras = _Pages(studio), LoraPages(studio)
     asked = {
+        **loras.asked,
         "state": pages.state,
         "jobs/{job}": pages.job,
         "jobs/{job}/events": pages.events,
@@ -61,6 +63,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
         "static/{name}": pages.static,
     }
     told = {
+        **loras.told,
         "jobs/{job}/skip": pages.skip,
         "jobs/{job}/cancel": pages.cancel,
         "images/delete": pages.delete,
@@ -183,13 +186,13 @@ class _Pages:
 
     async def download(self, request: Request) -> Response:
         """Fetch weights now; those that are on their way are not fetched twice."""
-        wanted = read_files(await read_body(request, "files", MAX_BODY), self._studio.catalog)
+        wanted = self._files_of(await read_body(request, "files", MAX_BODY))
         await run_in_threadpool(self._studio.fetches.start, wanted)
         return self.downloads(request)
 
     async def cancel_download(self, request: Request) -> Response:
         """Fetch weights no longer; what has arrived of them is kept for the next time."""
-        for item in read_files(await read_body(request, "files", MAX_BODY), self._studio.catalog):
+        for item in self._files_of(await read_body(request, "files", MAX_BODY)):
             self._studio.fetches.cancel(item)
         return self.downloads(request)
 
@@ -233,6 +236,9 @@ class _Pages:
             return as_json({"detail": "static: no file of that name"}, 404)
         data, media_type = self._files[name]
         return as_bytes(data, media_type, "no-cache")
+
+    def _files_of(self, body: bytes) -> list[Wanted]:
+        return read_files(body, self._studio.catalog, self._studio.fetches.known())
 
     def _uploads(self) -> Uploads:
         if self._studio.uploads is None:

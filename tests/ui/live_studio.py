@@ -11,6 +11,7 @@ from engine import Shelves, TextRequest, plan, read_library
 from jobs import ImageView
 from tests.ui.studios import full_library, open_jobs
 from ui.image_input import Uploads
+from ui.lora_library import LoraLibrary
 
 PATIENCE_S = 30.0
 
@@ -33,6 +34,7 @@ class LiveStudio:
             read_library=read,
             presets_dir=folder / "presets",
             uploads=Uploads(folder / "uploads"),
+            loras=LoraLibrary(models_dir or folder / "models", folder / "data"),
         )
         self.demo = ui.build(self.studio)
         _, self.address, _ = self.demo.launch(
