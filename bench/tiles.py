@@ -94,12 +94,14 @@ LAYOUTS = (
 
 
 def gradients(pictures: Pictures, tiles: Tiles) -> Gradients:
-    """Measure pictures that were painted in these tiles."""
+    """Measure pictures that were painted in these tiles, in each direction in which there are several."""
     found: Mapping[str, list[float]] = {"borders": [], "cells": [], "inside": []}
     for axis, starts, length in (
         (1, tiles.tops, tiles.tile.height),
         (2, tiles.lefts, tiles.tile.width),
     ):
+        if len(starts) == 1:
+            continue
         borders = {LATENT_FACTOR * cell for start in starts for cell in (start, start + length)}
         others = tuple({1, 2, 3} - {axis})
         distances = np.abs(np.diff(pictures.astype(np.float64), axis=axis)).mean((0, *others))
