@@ -388,6 +388,10 @@ class Catalog:
         """Find a file of any kind but checkpoints, as `lora` finds a LoRA."""
         return self._find(self._files[kind], kind, name, field)
 
+    def names(self, kind: Kind) -> tuple[str, ...]:
+        """List the files of a kind that are there, but for checkpoints."""
+        return tuple(self._files[kind])
+
     def embedding(self, stem: str) -> Weights | None:
         """Find an embedding by name or stem; None when there is none."""
         return _by_name(self._files["embedding"], stem)

@@ -15,13 +15,15 @@ from pydantic import BaseModel
 
 from engine import InvalidRequest, TextRequest
 from engine.knobs import bounds, choices, knob
-from ui.notations import NOTATIONS, good_rows
+from ui.notations import NOTATIONS
 from ui.theme import island
 
 R = TypeVar("R", bound=TextRequest)
 Part = gr.Textbox | gr.Radio | gr.Dropdown | gr.Checkbox | gr.CheckboxGroup | gr.Slider | gr.HTML
 """A component that can stand for a field."""
 
+USUAL = "Usual"
+"""What is chosen where a choice is left open."""
 FEW = 3
 """A choice of at most so many values is shown as buttons, a longer one as a list."""
 
@@ -57,10 +59,25 @@ class Form(Generic[R]):
         try:
             self.read(values)
         except InvalidRequest as error:
-            part = self.fields.get(error.field) or self.fields.get(error.field.partition(".")[0])
-            if part is not None:
-                verdict[part] = gr.validate(is_valid=False, message=error.problem)
+            verdict |= self.complain(error, values)
         return verdict
+
+    def complain(self, error: InvalidRequest, values: Mapping[Part, Any]) -> dict[Part, Any]:
+        """Say what is wrong at the part that an error is about; nothing where there is no such part."""
+        name = self.part_of(error.field)
+        if name is None:
+            return {}
+        part, place = self.fields[name], error.field[len(name) + 1 :]
+        problem = error.problem
+        if name in NOTATIONS:
+            problem = NOTATIONS[name].told(values[part], place, problem)
+        return {part: gr.validate(is_valid=False, message=problem)}
+
+    def part_of(self, field: str) -> str | None:
+        """Name the part that stands for a field, or for what holds it: ``loras`` for ``loras.0.path``."""
+        while field and field not in self.fields:
+            field = field.rpartition(".")[0]
+        return field or None
 
     def show(self, named: Mapping[str, Any]) -> dict[Part, Any]:
         """Find the values that show a request by dotted names; what it lacks stays as it is."""
@@ -89,8 +106,13 @@ class Form(Generic[R]):
         """
         good: dict[str, Any] = {}
         for name, value in stored.items() if isinstance(stored, Mapping) else ():
-            if name in self.fields and self.fits(name, _read(name, value)):
-                good[name] = good_rows(value) if name == "loras" else value
+            if name not in self.fields:
+                continue
+            notation = NOTATIONS.get(name)
+            if notation is not None and notation.good is not None:
+                good[name] = notation.good(value)
+            elif self.fits(name, _read(name, value)):
+                good[name] = value
         return good
 
     def fits(self, name: str, value: Any) -> bool:
@@ -98,10 +120,14 @@ class Form(Generic[R]):
         part = self.fields.get(name)
         if part is None:
             return False
+        if name in self._switches:
+            return value is None or isinstance(value, bool | Mapping)
         try:
             self._parse({name: value})
-        except InvalidRequest:
-            return False
+        except InvalidRequest as error:
+            # A part may need more than this field.
+            if self.part_of(error.field) == name:
+                return False
         return _is_offered(part, value) and self.is_there(name, value)
 
     @property
@@ -133,6 +159,8 @@ def _written(name: str, part: Part, value: Any) -> Any:
     """Turn a field's value into what its part holds."""
     if name in NOTATIONS:
         return NOTATIONS[name].write(value)
+    if value is None and isinstance(part, gr.Dropdown):
+        return ""
     return as_text(value) if isinstance(part, gr.Textbox) else value
 
 
@@ -140,7 +168,7 @@ def _is_offered(part: Part, value: object) -> bool:
     """Say whether a component can hold a value: one with fixed choices holds only these."""
     if not isinstance(part, gr.Dropdown) or part.allow_custom_value:
         return True
-    return value in [choice for _, choice in part.choices]
+    return ("" if value is None else value) in [choice for _, choice in part.choices]
 
 
 def nested(named: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,12 +219,16 @@ def component(
     usual, arguments = _usual(owner, leaf)
     chosen = kind or usual
     value = _first(owner, name, preset)
+    if name in NOTATIONS:
+        value = NOTATIONS[name].write(value)
+    elif chosen is gr.Textbox or (chosen is gr.Dropdown and value is None):
+        value = as_text(value)
     return chosen(
         **{
             **arguments,
             "label": facts.label,
             "info": facts.help,
-            "value": as_text(value) if chosen is gr.Textbox else value,
+            "value": value,
             "elem_id": leaf,
             **look,
         }
@@ -209,6 +241,7 @@ def drawn(
     preset: Mapping[str, Any],
     module: str,
     *,
+    elem_id: str | None = None,
     classes: tuple[str, ...] = (),
     events: tuple[str, ...] = (),
     **facts: Any,
@@ -220,6 +253,7 @@ def drawn(
         name: Of the field, dotted where it is nested.
         preset: Values by dotted name that win over the field's own default.
         module: File in ``ui/static``.
+        elem_id: Name of the part, where it is another than the field's.
         classes: CSS classes.
         events: Gradio events that the module triggers.
         facts: What the module needs to know; nothing that a visitor wrote.
@@ -229,7 +263,7 @@ def drawn(
     value = _first(owner, name, preset)
     return island(
         module,
-        leaf,
+        elem_id or leaf,
         label=told.label,
         value=NOTATIONS[name].write(value) if name in NOTATIONS else value,
         classes=("part", *classes),
@@ -242,8 +276,8 @@ def _first(owner: type[BaseModel], name: str, preset: Mapping[str, Any]) -> Any:
     """Find what a field shows at first; the switch of a part is on where the preset has one of its fields."""
     if any(other.startswith(f"{name}.") for other in preset):
         return True
-    default = owner.model_fields[name.rpartition(".")[2]].default
-    value = preset.get(name, default)
+    field = owner.model_fields[name.rpartition(".")[2]]
+    value = preset.get(name, None if field.is_required() else field.default)
     return False if value is None and _inner(owner, name.rpartition(".")[2]) else value
 
 
@@ -254,6 +288,9 @@ def _usual(owner: type[BaseModel], leaf: str) -> tuple[type[Part], dict[str, Any
     if get_origin(annotation) is Literal:
         values = choices(owner, leaf)
         return gr.Radio if len(values) <= FEW else gr.Dropdown, {"choices": values}
+    optional = next((it for it in kinds if get_origin(it) is Literal), None)
+    if optional is not None:
+        return gr.Dropdown, {"choices": [(USUAL, ""), *get_args(optional)]}
     if kinds == {bool} or _inner(owner, leaf):
         return gr.Checkbox, {}
     step = knob(owner, leaf).step

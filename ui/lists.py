@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from engine import Checkpoint, Library
+from engine import Checkpoint, EngineError, Library
 from engine.catalog import Kind
 from engine.performance import MODES
 from engine.prompt.styles import SPECIAL_STYLES
@@ -37,6 +37,11 @@ def lists(library: Library, own_presets: Iterable[str]) -> dict[str, Any]:
         "helpers": helpers(library),
         "loras": _files(library, "lora", [item.name for item in catalog.loras]),
         "vaes": _files(library, "vae", [item.name for item in catalog.vaes]),
+        "embeddings": _files(library, "embedding", [item.name for item in catalog.embeddings]),
+        "controls": _files(library, "controlnet", [item.name for item in catalog.controls]),
+        "encoders": _files(library, "clip_vision", catalog.names("clip_vision")),
+        "unets": _files(library, "unet", catalog.names("unet")),
+        "ic_lights": _files(library, "ic_light", catalog.names("ic_light")),
         "presets": [
             {
                 "id": key,
@@ -78,7 +83,16 @@ def _model(item: Checkpoint) -> dict[str, Any]:
         "there": item.source is None and item.hub_id is None,
         "sizes": [str(size) for size in item.sizes],
         "size": str(item.default_size),
+        "family": _family(item),
     }
+
+
+def _family(item: Checkpoint) -> str | None:
+    """Name what a base model is, which a file that is gone or broken does not tell."""
+    try:
+        return item.family
+    except (EngineError, OSError):
+        return None
 
 
 def _files(library: Library, kind: Kind, there: Iterable[str]) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from ui.image_input import MAX_BYTES, MAX_PIXELS, MAX_SIDE
 from ui.mask_from import BUTTON, MaskPanel, mask_panel
 from ui.notations import SLOTS, empty_slot
 from ui.picture_values import PicturesPanel
+from ui.settings import FOR_TEXT
 from ui.sketcher import sketcher
 from ui.theme import island
 
@@ -87,7 +88,7 @@ def pictures_panel(start: Mapping[str, Any], *, can_bring: bool) -> PicturesPane
         start: What the form shows at first, by dotted field name.
         can_bring: Whether visitors can bring pictures; else there is nothing to see.
     """
-    with gr.Column(elem_id="pictures", min_width=0, visible=can_bring):
+    with gr.Column(elem_id="pictures", min_width=0, visible=can_bring, elem_classes=[FOR_TEXT]):
         choice = island(
             "panel.js",
             "pictures_bar",

@@ -12,12 +12,15 @@ from engine.geometry import LATENT_FACTOR
 from engine.knobs import bounds, knob
 from engine.requests import MAX_LORAS, MAX_SIDE, MAX_STYLES, LoraWeight
 from ui.form import Part, component, drawn
+from ui.form_events import appear_on
 from ui.lists import modes
 from ui.saved_presets import MAX_NAME
-from ui.theme import STATIC, island
+from ui.theme import island
 
 GUIDED = "guided"
 """CSS class of what a mode of few steps leaves without effect; the page takes it out of reach then."""
+FOR_TEXT = "for_text"
+"""CSS class of what only the tab *Text* shows."""
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "Sampling": (
         "sampler",
@@ -90,7 +93,11 @@ def settings(start: Mapping[str, Any], *, can_refresh: bool, can_save: bool) -> 
     """
     tabs = [{"panel": it, "name": name, "later": it == LATER} for it, name in _PANELS.items()]
     bar = island(
-        "tabs.js", "settings_tabs", classes=("part",), events=("open",), facts={"tabs": tabs}
+        "tabs.js",
+        "settings_tabs",
+        classes=("part", "column_tabs", FOR_TEXT),
+        events=("open",),
+        facts={"tabs": tabs, "column": "settings", "label": "Settings"},
     )
     with _panel("common_settings"):
         presets = island(
@@ -107,18 +114,13 @@ def settings(start: Mapping[str, Any], *, can_refresh: bool, can_save: bool) -> 
         fields |= _models(start, can_refresh=can_refresh)
     with _panel(LATER) as later:
         fields |= _advanced(start)
-    _appear_on(bar, later)
+    appear_on(bar, later)
     return Column(fields, presets)
 
 
-def _appear_on(asks: gr.HTML, column: gr.Column) -> None:
-    """Put a column on the page when a part of ours asks for it by ``open``."""
-    script = (STATIC / "appear.js").read_text(encoding="utf-8")
-    asks.open(None, None, column, js=script, show_progress="hidden", api_visibility="private")
-
-
 def _panel(elem_id: str) -> gr.Column:
-    return gr.Column(elem_id=elem_id, min_width=0, visible=elem_id != LATER)
+    classes = ["pane", FOR_TEXT]
+    return gr.Column(elem_id=elem_id, min_width=0, visible=elem_id != LATER, elem_classes=classes)
 
 
 def _common(start: Mapping[str, Any]) -> dict[str, Part]:
@@ -149,7 +151,7 @@ def _models(start: Mapping[str, Any], *, can_refresh: bool) -> dict[str, Part]:
     with gr.Column(elem_id="refining", min_width=0, visible=False) as refining:
         for name in _REFINING:
             fields[name] = part(name, elem_classes=[GUIDED])
-    _appear_on(refiner, refining)
+    appear_on(refiner, refining)
     low, high = bounds(LoraWeight, "scale")
     step = knob(LoraWeight, "scale").step
     fields["loras"] = own("loras", module="loras.js", most=MAX_LORAS, low=low, high=high, step=step)
@@ -182,11 +184,35 @@ def _built_in() -> None:
 
 
 def _seed(start: Mapping[str, Any]) -> Part:
-    with gr.Row(elem_id="seed_row"):
-        seed = component(
-            TextRequest, "seed", start, placeholder="Random", info=None, scale=1, min_width=0
-        )
-        clear = gr.Button("Random", size="sm", elem_id="random_seed", scale=0, min_width=80)
+    with gr.Row(elem_id="seed_row", elem_classes=["seed_row"]):
+        return seed_box(start)
+
+
+def seed_box(start: Mapping[str, Any], prefix: str = "") -> Part:
+    """Make the box for a seed and the button that empties it.
+
+    Args:
+        start: What the form shows at first, by dotted field name.
+        prefix: Of the names of the parts, which are others in each form.
+    """
+    seed = component(
+        TextRequest,
+        "seed",
+        start,
+        placeholder="Random",
+        info=None,
+        scale=1,
+        min_width=0,
+        elem_id=f"{prefix}seed",
+    )
+    clear = gr.Button(
+        "Random",
+        size="sm",
+        elem_id=f"{prefix}random_seed",
+        elem_classes=["random_seed"],
+        scale=0,
+        min_width=80,
+    )
     clear.click(
         lambda: "", None, seed, queue=False, show_progress="hidden", api_visibility="private"
     )

@@ -10,6 +10,18 @@ from ui.picture_values import PICTURES
 
 UNTOUCHED = ("prompt", "seed", *PICTURES)
 """Fields that a preset leaves alone unless it names them."""
+FAL_SIZE = "1024x1024"
+"""What fal's LoRA endpoint paints unless it is told otherwise."""
+_SHARED = (
+    "advanced.base_model",
+    "advanced.save_metadata",
+    "advanced.metadata_scheme",
+    "advanced.previews",
+    "advanced.deterministic",
+    "enable_safety_checker",
+    "output_format",
+)
+"""Fields that both forms start alike with."""
 
 
 def start_of(library: Library, preset: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,6 +36,18 @@ def start_of(library: Library, preset: Mapping[str, Any]) -> dict[str, Any]:
     if preset.get("aspect_ratio") not in {str(size) for size in base.sizes}:
         start["aspect_ratio"] = str(base.default_size)
     return start
+
+
+def lora_start_of(library: Library, start: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what the form of the LoRA studio shows at first: fal's defaults, and of the page's own what suits both.
+
+    Args:
+        library: What there is.
+        start: What the page starts from, by `start_of`.
+    """
+    base = library.catalog.checkpoint(start["advanced.base_model"])
+    size = FAL_SIZE if FAL_SIZE in {str(it) for it in base.sizes} else str(base.default_size)
+    return {**{name: start[name] for name in _SHARED}, "aspect_ratio": size, "num_images": 1}
 
 
 def after_preset(library: Library, start: Mapping[str, Any], preset: Preset) -> dict[str, Any]:

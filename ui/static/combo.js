@@ -1,4 +1,4 @@
-// A box to find one of many names by typing. The list lies above everything, so that no column cuts it off.
+// A box to find one of many names by typing; where it is free, what was typed may itself be the choice. The list lies above everything, so that no column cuts it off.
 
 import { el } from "./dom.js";
 
@@ -7,8 +7,8 @@ const ROOM = 220;
 let count = 0;
 
 // `options()` gives [{value, text, note, tag}]: a note stands below the box too, a tag only in the list. `known()` says
-// whether a value without an option is missing, `pick(value)` hears what was chosen. Returns its node and `show(value)`.
-export function combo({ label, placeholder, options, known, pick }) {
+// whether a value without an option is missing, `pick(value)` hears what was chosen, `isFree` takes addresses and hub ids. Returns its node and `show(value)`.
+export function combo({ label, placeholder, options, known, pick, isFree }) {
   const id = `combo_${++count}`;
   const box = el("input", { type: "text", role: "combobox", class: "combo_box", "aria-label": label, "aria-expanded": "false", "aria-controls": id, "aria-autocomplete": "list", autocomplete: "off", spellcheck: "false", placeholder });
   const list = el("ul", { id, role: "listbox", class: "combo_list", popover: "manual", "aria-label": label });
@@ -21,10 +21,11 @@ export function combo({ label, placeholder, options, known, pick }) {
   const isOpen = () => box.getAttribute("aria-expanded") === "true";
   const rest = () => {
     const option = options().find((item) => item.value === value);
-    const isMissing = Boolean(value) && !option && known();
+    const isFar = isFree && !option && source(value) !== "";
+    const isMissing = Boolean(value) && !option && !isFar && known();
     box.value = value || !placeholder ? (option?.text ?? value) : "";
     box.title = box.value;
-    note.textContent = isMissing ? "not installed" : (option?.note ?? "");
+    note.textContent = isMissing ? "not installed" : isFar ? `fetched from ${source(value)}` : (option?.note ?? "");
     node.toggleAttribute("data-missing", isMissing);
   };
   const place = () => {
@@ -54,7 +55,7 @@ export function combo({ label, placeholder, options, known, pick }) {
     list.replaceChildren(...found.map((item, index) =>
       el("li", { role: "option", id: `${id}_${index}`, "aria-selected": String(item.value === value), onclick: () => choose(item.value) },
         item.text, item.note || item.tag ? el("span", { class: "combo_note" }, item.note || item.tag) : null)));
-    if (!found.length) list.append(el("li", { class: "quiet" }, "Nothing has this name"));
+    if (!found.length) list.append(el("li", { class: "quiet" }, isFree ? "Nothing here has this name; Enter takes an address or owner/name as it is" : "Nothing has this name"));
     if (all.length > MOST) list.append(el("li", { class: "quiet" }, `and ${all.length - MOST} more; type to find them`));
     activate(words.length ? 0 : found.findIndex((item) => item.value === value));
   };
@@ -86,19 +87,30 @@ export function combo({ label, placeholder, options, known, pick }) {
   list.addEventListener("mousedown", (event) => event.preventDefault()); // the box keeps the focus
   box.addEventListener("click", () => isOpen() || (open(), box.select()));
   box.addEventListener("input", () => open(box.value.toLowerCase().split(/\s+/).filter(Boolean)));
-  box.addEventListener("blur", close);
+  const typed = () => box.value.trim();
+  box.addEventListener("blur", () => (isFree && isOpen() && source(typed()) ? choose(typed()) : close()));
   box.addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") isOpen() ? move(event.key === "ArrowDown" ? 1 : -1) : open();
-    else if (event.key === "Enter" && !event.ctrlKey && !event.metaKey) isOpen() ? found[active] && choose(found[active].value) : open();
+    else if (event.key === "Enter" && !event.ctrlKey && !event.metaKey) isOpen() ? take() : open();
     else if (event.key === "Escape" && isOpen()) close();
     else return;
     event.preventDefault();
     event.stopPropagation();
   });
 
+  const take = () => {
+    if (found[active]) choose(found[active].value);
+    else if (isFree && typed()) choose(typed());
+  };
   const show = (wanted) => {
     value = wanted;
     if (!isOpen()) rest();
   };
   return { node, show };
+}
+
+// Where a name that is no file of ours leads: a host, or nowhere.
+export function source(name) {
+  if (URL.canParse(name) && /^https?:/i.test(name)) return new URL(name).host;
+  return /^[\w.-]+\/[\w.-]+(@[\w./-]+)?$/.test(name) && !/\.(safetensors|bin|pt|pth|ckpt)$/i.test(name) ? "the hub" : "";
 }

@@ -44,7 +44,7 @@ export function mount({ element }) {
 
 // A value was refused: its field may be folded away or lie in another tab.
 function complain(message) {
-  const tab = message.closest("[role=tabpanel]:not(#text_tab)");
+  const tab = message.closest("[role=tabpanel]:not(#desk)");
   if (tab) document.getElementById(`${tab.id}-button`)?.click();
   message.closest(".group")?.querySelector(":scope > .label-wrap:not(.open)")?.click();
   message.scrollIntoView({ block: "nearest" });

@@ -5,7 +5,8 @@ import { SHEET as SKETCHING } from "./sketch_keys.js";
 import { weigh } from "./weights.js";
 import { watcher } from "./watcher.js";
 
-const WORDS_BOX = "#prompt textarea, #negative_prompt textarea";
+const WORDS_BOX = "#prompt textarea, #negative_prompt textarea, #lora_negative_prompt textarea";
+const GENERATE = ["generate", "lora_generate"]; // one of them is in sight
 
 const SHEET = [
   ["Ctrl + Enter", "Generate"],
@@ -36,7 +37,7 @@ export function sheet() {
 function press(event) {
   if (event.isComposing || document.querySelector("dialog[open]")) return;
   const held = event.ctrlKey || event.metaKey;
-  if (held && event.key === "Enter") take(event, () => document.getElementById("generate")?.click());
+  if (held && event.key === "Enter") take(event, () => GENERATE.map((id) => document.getElementById(id)).find((button) => button?.offsetParent)?.click());
   else if (held && ["ArrowUp", "ArrowDown"].includes(event.key) && event.target.matches?.(WORDS_BOX)) {
     take(event, () => weigh(event.target, event.key === "ArrowUp" ? 1 : -1));
   } else if (event.key === "Escape" && !inList(event.target)) {

@@ -6,10 +6,10 @@ import { watcher } from "./watcher.js";
 const AGAIN_MS = 3000;
 
 class Library extends EventTarget {
-  lists = { studio: "", models: [], loras: [], vaes: [], presets: [] };
+  lists = { studio: "", models: [], loras: [], vaes: [], embeddings: [], controls: [], encoders: [], unets: [], ic_lights: [], presets: [] };
   known = false;
 
-  #base = "";
+  #bases = {}; // by form: the base model that is chosen there; '' is the studio's own
   #seen = null; // the revision that was asked for last
   #asked = null;
 
@@ -32,15 +32,20 @@ class Library extends EventTarget {
     this.#take(await send("refresh"));
   }
 
+  // The base model of the form for text.
   get base() {
-    return this.#base;
+    return this.baseOf("text");
+  }
+
+  baseOf(scope = "text") {
+    return this.#bases[scope] ?? "";
   }
 
   // `picked` says that a person chose it just now.
-  setBase(name, picked) {
-    if (name === this.#base && !picked) return;
-    this.#base = name;
-    this.dispatchEvent(new CustomEvent("base", { detail: { picked } }));
+  setBase(name, picked, scope = "text") {
+    if (name === this.#bases[scope] && !picked) return;
+    this.#bases[scope] = name;
+    this.dispatchEvent(new CustomEvent("base", { detail: { picked, scope } }));
   }
 
   // The sizes of a base model and the one it starts from; '' is the studio's own model.

@@ -1,24 +1,25 @@
 // The LoRAs: a row each with a switch, the file and its weight. A row that is off or empty is kept, and not asked for.
 
-import { combo } from "./combo.js";
+import { combo, source } from "./combo.js";
 import { el } from "./dom.js";
 import { frame } from "./field.js";
 import { library } from "./library.js";
 
-const EMPTY = { on: true, file: "", scale: 1 };
 const NOTES = { false: "to be fetched" };
 
 export function mount({ element, props, watch, facts }) {
-  const list = el("div", { id: "lora_rows" });
-  const more = el("button", { type: "button", class: "quiet_button", id: "add_lora", onclick: () => add() }, "Add a row");
+  const empty = { on: true, file: "", scale: 1, ...(facts.is_free && { weight_name: "" }) };
+  const prefix = facts.scope ? `${facts.scope}_` : "";
+  const list = el("div", { class: "lora_rows", id: `${prefix}lora_rows` });
+  const more = el("button", { type: "button", class: "quiet_button", id: `${prefix}add_lora`, onclick: () => add() }, "Add a row");
   element.replaceChildren(...frame(facts, list, more));
 
-  const rows = () => (Array.isArray(props.value) ? props.value : []).map((row) => ({ ...EMPTY, ...row }));
+  const rows = () => (Array.isArray(props.value) ? props.value : []).map((row) => ({ ...empty, ...row }));
   const change = (index, what) => {
     props.value = rows().map((row, at) => (at === index ? { ...row, ...what } : row));
   };
   const add = () => {
-    props.value = [...rows(), EMPTY];
+    props.value = [...rows(), empty];
     draw();
     list.lastChild.querySelector(".combo_box").focus();
   };
@@ -32,12 +33,13 @@ export function mount({ element, props, watch, facts }) {
   draw();
 }
 
-function drawn(row, index, { low, high, step }, change) {
+function drawn(row, index, { low, high, step, is_free: isFree }, change) {
   const name = `LoRA ${index + 1}`;
   const node = el("div", { class: "lora" });
   const show = () => {
     node.toggleAttribute("data-off", !row.on);
     node.toggleAttribute("data-empty", !row.file);
+    if (part) part.hidden = source(row.file) !== "the hub";
     // The bar grows from 0 to either side.
     const [none, at] = [0, row.scale].map((scale) => ((scale - low) / (high - low)) * 100);
     range.style.setProperty("--from", `${Math.min(none, at)}%`);
@@ -55,7 +57,10 @@ function drawn(row, index, { low, high, step }, change) {
     known: () => library.known,
     options: () => [{ value: "", text: "No LoRA" }, ...library.lists.loras.map((item) => ({ value: item.name, text: item.name, note: NOTES[item.there] }))],
     pick: (file) => set({ file }),
+    isFree,
   });
+  // Of a repository, which of its files.
+  const part = isFree ? el("input", { type: "text", class: "lora_file", "aria-label": `${name} file in the repository`, placeholder: "File: the usual one", spellcheck: "false", autocomplete: "off", value: row.weight_name, onchange: () => set({ weight_name: part.value.trim() }) }) : null;
   box.show(row.file);
   const range = el("input", { type: "range", "aria-label": `${name} weight`, min: low, max: high, step, value: row.scale, oninput: () => weigh(range) });
   const number = el("input", { type: "number", "aria-label": `${name} weight as a number`, min: low, max: high, step, value: row.scale, onchange: () => weigh(number) });
@@ -64,7 +69,7 @@ function drawn(row, index, { low, high, step }, change) {
     range.value = number.value = scale;
     set({ scale });
   };
-  node.append(on, box.node, el("div", { class: "weight" }, range, number));
+  node.append(on, box.node, ...(part ? [part] : []), el("div", { class: "weight" }, range, number));
   show();
   return node;
 }

@@ -16,7 +16,7 @@ export function missing(use) {
 // Calls `draw` whenever the answers may be others.
 export function follow(draw) {
   library.addEventListener("change", draw);
-  library.addEventListener("base", draw);
+  library.addEventListener("base", ({ detail }) => detail.scope === "text" && draw());
   library.open();
 }
 

@@ -8,12 +8,13 @@ const SMALLEST = 64;
 const SHAPE = 22;
 
 export function mount({ element, props, watch, facts }) {
-  const face = el("button", { type: "button", class: "size_face", "aria-expanded": "false", "aria-controls": "size_panel" });
+  const panelId = `${facts.scope ? `${facts.scope}_` : ""}size_panel`;
+  const face = el("button", { type: "button", class: "size_face", "aria-expanded": "false", "aria-controls": panelId });
   const grid = el("div", { class: "size_grid", role: "group", "aria-label": "Sizes of the base model" });
   const width = side("Width");
   const height = side("Height");
   const swap = el("button", { type: "button", class: "small_button", title: "Swap width and height", "aria-label": "Swap width and height", onclick: () => set(`${height.value}x${width.value}`) }, icon(ICONS.swap));
-  const panel = el("div", { id: "size_panel", hidden: true }, grid, el("div", { class: "size_typed" }, width, el("span", {}, "×"), height, swap));
+  const panel = el("div", { class: "size_panel", id: panelId, hidden: true }, grid, el("div", { class: "size_typed" }, width, el("span", {}, "×"), height, swap));
   element.replaceChildren(...frame({ label: facts.label }, face, panel));
 
   const open = (isOpen) => {
@@ -29,7 +30,7 @@ export function mount({ element, props, watch, facts }) {
     face.replaceChildren(shape(across, down), el("b", {}, `${across}×${down}`), el("span", { class: "quiet" }, ratio(across, down)));
     if (document.activeElement !== width) width.value = across;
     if (document.activeElement !== height) height.value = down;
-    const sizes = library.model(library.base)?.sizes ?? [];
+    const sizes = library.model(library.baseOf(facts.scope))?.sizes ?? [];
     grid.replaceChildren(...sizes.map((size) => {
       const [w, h] = sides(size);
       return el("button", { type: "button", "data-size": size, "aria-pressed": String(size === props.value), title: `${w}×${h}, ${ratio(w, h)}`, onclick: () => (set(size), open(false), face.focus()) },
@@ -38,7 +39,8 @@ export function mount({ element, props, watch, facts }) {
   };
   // A size that only other models offer gives way to the new model's own.
   const follow = ({ detail }) => {
-    const base = library.model(library.base);
+    if (detail.scope !== (facts.scope ?? "text")) return;
+    const base = library.model(library.baseOf(facts.scope));
     const isForeign = library.lists.models.some(({ sizes }) => sizes.includes(props.value));
     if (detail.picked && base && isForeign && !base.sizes.includes(props.value)) props.value = base.size;
     draw();
