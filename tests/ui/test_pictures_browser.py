@@ -86,6 +86,7 @@ def test_a_drawing_that_cannot_be_made_says_why(open_page):
 
 def follow_two(page, live) -> None:
     tiles = "document.querySelector('#tiles').clientHeight"
+    page.wait_for_function(f"{tiles} > 200")
     tall = page.evaluate(tiles)
     page.click("#image_prompts_button")
     put_in_well(page, ".slot[data-index='0']", GREEN)
@@ -94,7 +95,7 @@ def follow_two(page, live) -> None:
     slide(page, "Image 3: weight", 3)
     page.click(".slot[data-index='2'] .quiet_button")
     page.wait_for_function("document.querySelector('[data-index=\"2\"] .drawing').naturalWidth > 0")
-    assert 200 < page.evaluate(tiles) < tall
+    page.wait_for_function(f"200 < {tiles} && {tiles} < {tall}")
     fill(page, "two to follow steps=50")
     page.click("#generate")
     asked = live.asked("two to follow steps=50")
