@@ -8,13 +8,15 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from engine import EngineError, InvalidRequest, Library, plan_from_json, request_of
+from engine import Checkpoint, EngineError, InvalidRequest, Library, plan_from_json, request_of
 from engine.prompt.styles import find_style
 from engine.records.detect import RecordKind, detect
 from engine.records.read_image import Found, read_text
 from engine.records.to_request import settings_from
+from engine.references import Reference, find_weights
 from ui.form import flat
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -112,8 +114,10 @@ def _own(text: str, library: Library) -> tuple[dict[str, Any], list[str]]:
     catalog, notes = library.catalog, list[str]()
     keep = _Keeper(notes)
     more = request["advanced"]
+    is_studio = request["studio"] is not None
+    find_base = partial(_find_base, library) if is_studio else catalog.checkpoint
     for values, name, find in (
-        (more, "base_model", catalog.checkpoint),
+        (more, "base_model", find_base),
         (request, "refiner_model", catalog.checkpoint),
         (more, "vae", catalog.vae),
     ):
@@ -125,6 +129,12 @@ def _own(text: str, library: Library) -> tuple[dict[str, Any], list[str]]:
         it for it in request["styles"] if keep.is_there(lambda name: find_style(name, known), it)
     ]
     return request, notes
+
+
+def _find_base(library: Library, name: str) -> Checkpoint:
+    """Find a base model that the LoRA studio may also fetch."""
+    reference = Reference(path=name)
+    return find_weights(library.catalog, "checkpoint", reference, "base_model", library.may_fetch)
 
 
 @dataclass(frozen=True, slots=True)

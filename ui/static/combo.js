@@ -6,7 +6,8 @@ const MOST = 300;
 const ROOM = 220;
 let count = 0;
 
-// `options()` gives [{value, text, note, tag}]: a note stands below the box too, a tag only in the list. `known()` says
+// `options()` gives [{value, text, note, tag}]: a note stands below the box too, a tag only in the list;
+// `find` is what typing looks through, `face()` draws more than the text. `known()` says
 // whether a value without an option is missing, `pick(value)` hears what was chosen, `isFree` takes addresses and hub ids. Returns its node and `show(value)`.
 export function combo({ label, placeholder, options, known, pick, isFree }) {
   const id = `combo_${++count}`;
@@ -50,11 +51,11 @@ export function combo({ label, placeholder, options, known, pick, isFree }) {
     activate(step > 0 ? (active >= last ? 0 : active + 1) : (active <= 0 ? last : active - 1));
   };
   const draw = (words) => {
-    const all = options().filter((item) => words.every((word) => item.text.toLowerCase().includes(word)));
+    const all = options().filter(({ text, find = text }) => words.every((word) => find.toLowerCase().includes(word)));
     found = all.slice(0, MOST);
     list.replaceChildren(...found.map((item, index) =>
       el("li", { role: "option", id: `${id}_${index}`, "aria-selected": String(item.value === value), onclick: () => choose(item.value) },
-        item.text, item.note || item.tag ? el("span", { class: "combo_note" }, item.note || item.tag) : null)));
+        item.face?.() ?? item.text, item.note || item.tag ? el("span", { class: "combo_note" }, item.note || item.tag) : null)));
     if (!found.length) list.append(el("li", { class: "quiet" }, isFree ? "Nothing here has this name; Enter takes an address or owner/name as it is" : "Nothing has this name"));
     if (all.length > MOST) list.append(el("li", { class: "quiet" }, `and ${all.length - MOST} more; type to find them`));
     activate(words.length ? 0 : found.findIndex((item) => item.value === value));

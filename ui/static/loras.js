@@ -4,15 +4,16 @@ import { combo, source } from "./combo.js";
 import { el } from "./dom.js";
 import { frame } from "./field.js";
 import { library } from "./library.js";
-
-const NOTES = { false: "to be fetched" };
+import { bring } from "./lora_bring.js";
+import { card, keepFresh, loras, options } from "./lora_library.js";
 
 export function mount({ element, props, watch, facts }) {
   const empty = { on: true, file: "", scale: 1, ...(facts.is_free && { weight_name: "" }) };
   const prefix = facts.scope ? `${facts.scope}_` : "";
   const list = el("div", { class: "lora_rows", id: `${prefix}lora_rows` });
   const more = el("button", { type: "button", class: "quiet_button", id: `${prefix}add_lora`, onclick: () => add() }, "Add a row");
-  element.replaceChildren(...frame(facts, list, more));
+  element.replaceChildren(...frame(facts, list, more, bring({ take: (file) => put(file), zone: element })));
+  keepFresh(list);
 
   const rows = () => (Array.isArray(props.value) ? props.value : []).map((row) => ({ ...empty, ...row }));
   const change = (index, what) => {
@@ -22,6 +23,13 @@ export function mount({ element, props, watch, facts }) {
     props.value = [...rows(), empty];
     draw();
     list.lastChild.querySelector(".combo_box").focus();
+  };
+  // A LoRA that has just come goes into the first empty row.
+  const put = (file) => {
+    const at = rows().findIndex((row) => !row.file);
+    if (rows().some((row) => row.file === file) || (at < 0 && rows().length >= facts.most)) return;
+    at < 0 ? (props.value = [...rows(), { ...empty, file }]) : change(at, { file });
+    draw();
   };
   const draw = () => {
     list.replaceChildren(...rows().map((row, index) => drawn(row, index, facts, change)));
