@@ -7,6 +7,7 @@ from pathlib import Path
 import ui
 from tests.ui.studios import full_library, open_jobs
 from ui.image_input import Uploads
+from ui.lora_library import LoraLibrary
 
 
 def serve(port: int, step_s: float) -> None:
@@ -19,6 +20,7 @@ def serve(port: int, step_s: float) -> None:
             read_library=full_library,
             presets_dir=Path(folder) / "presets",
             uploads=Uploads(Path(folder) / "uploads"),
+            loras=LoraLibrary(Path(folder) / "models", Path(folder) / "data"),
         )
         demo = ui.build(studio)
         demo.launch(

@@ -41,12 +41,15 @@ export function mount({ element, props, watch, facts }) {
   draw();
 }
 
-function drawn(row, index, { low, high, step, is_free: isFree }, change) {
+function drawn(row, index, { low, high, step, scope, is_free: isFree }, change) {
   const name = `LoRA ${index + 1}`;
   const node = el("div", { class: "lora" });
+  const base = () => library.baseOf(scope);
+  const about = card(base);
   const show = () => {
     node.toggleAttribute("data-off", !row.on);
     node.toggleAttribute("data-empty", !row.file);
+    about.show(row.file);
     if (part) part.hidden = source(row.file) !== "the hub";
     // The bar grows from 0 to either side.
     const [none, at] = [0, row.scale].map((scale) => ((scale - low) / (high - low)) * 100);
@@ -63,8 +66,12 @@ function drawn(row, index, { low, high, step, is_free: isFree }, change) {
     label: name,
     placeholder: "No LoRA",
     known: () => library.known,
-    options: () => [{ value: "", text: "No LoRA" }, ...library.lists.loras.map((item) => ({ value: item.name, text: item.name, note: NOTES[item.there] }))],
-    pick: (file) => set({ file }),
+    options: () => options(base),
+    pick: (file) => {
+      set({ file });
+      const { weight = null } = loras.of(file) ?? {};
+      if (weight !== null) weigh({ value: weight });
+    },
     isFree,
   });
   // Of a repository, which of its files.
@@ -77,7 +84,7 @@ function drawn(row, index, { low, high, step, is_free: isFree }, change) {
     range.value = number.value = scale;
     set({ scale });
   };
-  node.append(on, box.node, ...(part ? [part] : []), el("div", { class: "weight" }, range, number));
+  node.append(on, box.node, ...(part ? [part] : []), el("div", { class: "weight" }, range, number), about.node);
   show();
   return node;
 }
