@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from engine.models.controlnets import ControlNet, load_controlnet
+from engine.models.face_readers import FaceReader, load_face_reader
 from engine.models.image_encoders import ImageEncoder, load_image_encoder
 from engine.models.ip_adapters import IPAdapter, load_ip_adapter
 
@@ -37,6 +38,7 @@ class GuideWeights:
         self._nets: OrderedDict[Hashable, ControlNet] = OrderedDict()
         self._adapters: OrderedDict[Hashable, IPAdapter] = OrderedDict()
         self._encoders: OrderedDict[Hashable, ImageEncoder] = OrderedDict()
+        self._face_readers: OrderedDict[Hashable, FaceReader] = OrderedDict()
 
     @property
     def device(self) -> torch.device:
@@ -88,6 +90,14 @@ class GuideWeights:
             return load_image_encoder(path, self.device, allow_pickle=self.allow_pickle)
 
         return remembered(self._encoders, path, 1, load)
+
+    def face_reader(self, path: Path, field: str) -> FaceReader:
+        """Give what reads faces, of which one stays in memory; `field` asked for it.
+
+        Raises:
+            ModelNotFound, ModelIncompatible: as `load_face_reader` says.
+        """
+        return remembered(self._face_readers, path, 1, lambda: load_face_reader(path, field))
 
 
 def remembered(

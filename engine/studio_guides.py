@@ -20,11 +20,12 @@ from engine.catalog import Catalog
 from engine.conditioning.controls import Control
 from engine.conditioning.image_attention import ImagePrompt, image_layers
 from engine.conditioning.layer_scales import read_layer_scales
-from engine.conditioning.shown import Shown, show, show_nothing, square
+from engine.conditioning.shown import Shown, show, show_nothing, square, with_face
 from engine.errors import InvalidRequest, ModelIncompatible
 from engine.geometry import LATENT_FACTOR, Size
 from engine.guide_weights import GuideWeights, remembered
 from engine.models.controlnets import UNION_MODES, ControlNet
+from engine.models.face_readers import FaceReader
 from engine.models.image_encoders import EncodedImage, ImageEncoder
 from engine.models.ip_adapters import IPAdapter
 from engine.needed import FIELDS, add_on
@@ -115,7 +116,7 @@ class StudioGuides:
         job = _Job(catalog, plan, plan.studio, pictures)
         adapters = [
             self._adapter(job, item, f"studio.ip_adapters.{place}")
-            if _is_on(item) or any(net.adapter == place for net in plan.studio.nets)
+            if item.is_on or any(net.adapter == place for net in plan.studio.nets)
             else None
             for place, item in enumerate(plan.studio.adapters)
         ]
@@ -181,14 +182,16 @@ class StudioGuides:
         def make() -> _Followed:
             adapter = self._adapter_file(job, asked, f"{field}.path")
             encoder = self._encoder(job)
+            read = self._face_reader(job, asked, adapter, f"{field}.insight_face_model_path")
             pictures = [
-                _seen(
-                    job.picture(name, f"{field}.images.{place}"), encoder, f"{field}.images.{place}"
-                )
-                for place, name in enumerate(asked.images)
+                _seen(job.picture(name, place), adapter, encoder, read, place)
+                for name, place in _image_fields(asked, field)
             ]
-            nothing = show_nothing(encoder, asked.noising, job.seed)
-            shown = _fitting(lambda: show(adapter, pictures, nothing), ENCODER_FIELD)
+            nothing = show_nothing(adapter, encoder, asked.noising, job.seed)
+            shown = _fitting(
+                lambda: show(adapter, pictures, nothing, shortcut=asked.has_shortcut),
+                ENCODER_FIELD,
+            )
             scales = self._layer_scales(asked, f"{field}.layer_scales")
             mask = None
             if asked.mask is not None:
@@ -217,6 +220,25 @@ class StudioGuides:
         path = add_on(job.catalog, "ip_adapter", asked.weights).path
         return _fitting(lambda: self._weights.adapter(path), field)
 
+    def _face_reader(
+        self, job: _Job, asked: StudioImages, adapter: IPAdapter, field: str
+    ) -> FaceReader | None:
+        """Give what reads faces for an adapter of faces; others need none.
+
+        Raises:
+            InvalidRequest: none was asked for, or one that is of no use.
+        """
+        if (asked.face_model is not None) != adapter.reads_faces:
+            found = asked.face_model or "none"
+            rule = f"none, since {adapter.name} is no adapter of faces"
+            if adapter.reads_faces:
+                rule = f"a folder of models/insightface, since {adapter.name} is shown faces"
+            raise InvalidRequest(field, f"expected {rule}, got {found}")
+        if asked.face_model is None:
+            return None
+        path = job.catalog.weights("insightface", asked.face_model, field).path
+        return self._weights.face_reader(path, field)
+
     def _encoder(self, job: _Job) -> ImageEncoder:
         asked = job.studio.encoder
         assert asked is not None
@@ -227,10 +249,6 @@ class StudioGuides:
         if asked.layer_scales is None:
             return None
         return read_layer_scales(asked.layer_scales, list(image_layers(self._weights.unet)), field)
-
-
-def _is_on(asked: StudioImages) -> bool:
-    return asked.layer_scales is not None or asked.scale != 0
 
 
 def _ends(asked: StudioNet, steps: int) -> tuple[float, float]:
@@ -268,17 +286,39 @@ def _shares(pixels: Pixels, size: Size) -> Tensor:
     return torch.from_numpy(np.array(grey)).float() / 255
 
 
-def _seen(pixels: Pixels, encoder: ImageEncoder, field: str) -> EncodedImage:
-    """Show the encoder a picture.
+def _image_fields(asked: StudioImages, field: str) -> Iterator[tuple[str, str]]:
+    """Go through the pictures of an adapter, each with its field."""
+    for place, name in enumerate(asked.images):
+        yield name, f"{field}.images.{place}"
+
+
+def _seen(
+    pixels: Pixels,
+    adapter: IPAdapter,
+    encoder: ImageEncoder,
+    read: FaceReader | None,
+    field: str,
+) -> EncodedImage:
+    """Show the encoder a picture; of an adapter of faces, the largest face in it.
 
     Raises:
-        InvalidRequest: it is so thin that it does not fit into memory at the encoder's size.
+        InvalidRequest: there is no face in it, or it is so thin that it does not fit into memory at the encoder's size.
     """
+    picture = _colours(pixels)
+    if read is None:
+        return _encoded(picture, encoder, field)
+    face = read(picture)
+    if face is None:
+        raise InvalidRequest(field, "expected a picture with a face in it, got one without")
+    return with_face(_encoded(face.crop, encoder, field), torch.from_numpy(face.vector), adapter)
+
+
+def _encoded(pixels: Pixels, encoder: ImageEncoder, field: str) -> EncodedImage:
     own = size_of(pixels)
     if own.area * (encoder.side / min(own)) ** 2 > MAX_PIXELS:
         rule = f"expected a picture with at most {MAX_PIXELS} pixels at a side of {encoder.side}"
         raise InvalidRequest(field, f"{rule}, got one of {own}")
-    return encoder.encode(square(_colours(pixels), encoder.side))
+    return encoder.encode(square(pixels, encoder.side))
 
 
 def _fitting(load: Callable[[], T], field: str) -> T:

@@ -59,6 +59,11 @@ class StudioImages:
     has_shortcut: bool
     """Of FaceID Plus."""
 
+    @property
+    def is_on(self) -> bool:
+        """Whether the model is shown its pictures; a ControlNet may read them all the same."""
+        return self.scale != 0 or self.layer_scales is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relighting:

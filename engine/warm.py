@@ -23,6 +23,7 @@ from engine.models.checkpoints import LoadedModel, load_checkpoint
 from engine.models.devices import give_back_memory
 from engine.models.ic_light import load_ic_light
 from engine.models.interposer import Interposer, load_interposer
+from engine.models.ip_adapters import carries_lora
 from engine.models.patches import Patch, WeightPatcher
 from engine.models.refiners import LoadedRefiner, load_refiner
 from engine.models.trust import trusted_hashes
@@ -58,6 +59,8 @@ class Needs:
     """Another UNet in the place of the base model's own."""
     relighting: Asset | None = None
     """IC-Light, which changes the whole UNet."""
+    faces: tuple[Asset, ...] = ()
+    """IP-Adapters that are shown faces, whose files may hold a LoRA."""
 
     @classmethod
     def of(cls, plan: Plan) -> "Needs":
@@ -72,6 +75,9 @@ class Needs:
             plan.start.patch if isinstance(plan.start, Repainting) else None,
             studio.unet if studio else None,
             studio.relighting.weights if studio and studio.relighting else None,
+            tuple(it.weights for it in studio.adapters if it.face_model and it.is_on)
+            if studio
+            else (),
         )
 
 
@@ -196,7 +202,9 @@ def warm_up(
         loaded.pipeline.unet = load_unet(unet, loaded.unet)
     return WarmModel(
         loaded=loaded,
-        patcher=WeightPatcher({"unet": loaded.unet, **loaded.text_encoders}),
+        patcher=WeightPatcher(
+            {"unet": loaded.unet, **loaded.text_encoders}, allow_pickle=allow_pickle
+        ),
         encoder=PromptEncoder(loaded, find_embedding),
         preview=preview_decoder(loaded.preview_decoder, loaded.vae),
         vae=loaded.vae,
@@ -302,7 +310,15 @@ class Palette:
         if needs.relighting is not None:
             file = add_on(self.catalog, "ic_light", needs.relighting).path
             patches.append(load_ic_light(file, model.loaded.unet, LIGHT).patch)
+        patches += self._face_loras(needs.faces)
         self._use(model, patches)
+
+    def _face_loras(self, adapters: Iterable[Asset]) -> Iterator[Patch]:
+        """Give the LoRAs that adapters carry; they act whole, however strongly the adapter does, as in diffusers."""
+        for asset in adapters:
+            path = add_on(self.catalog, "ip_adapter", asset).path
+            if carries_lora(path, allow_pickle=self._allow_pickle):
+                yield Patch(path, 1.0, unet_only=True)
 
     def _use(self, model: WarmModel, patches: Sequence[Patch]) -> None:
         report = model.patcher.use(patches)

@@ -10,6 +10,8 @@ from torch import Tensor
 Shapes = dict[str, tuple[int, ...]]
 ENCODER_WIDTH, EMBED_WIDTH, SIDE = 128, 24, 28
 """Of the tiny image encoder."""
+FACE_WIDTH = 512
+"""Numbers in the vector of a face."""
 
 
 def plus_shapes(width: int, hidden: int, token_width: int, *, count: int, depth: int = 4) -> Shapes:
@@ -47,6 +49,52 @@ def full_shapes(width: int, token_width: int) -> Shapes:
         **_layer("proj.2", token_width, width),
         **_layer("proj.3", token_width),
     }
+
+
+def face_shapes(token_width: int, *, count: int = 4) -> Shapes:
+    """List the projection of a FaceID adapter."""
+    return {
+        **_layer("proj.0", 2 * FACE_WIDTH, FACE_WIDTH),
+        **_layer("proj.2", count * token_width, 2 * FACE_WIDTH),
+        **_layer("norm", token_width),
+    }
+
+
+def face_plus_shapes(width: int, inner: int, token_width: int, *, depth: int = 4) -> Shapes:
+    """List the projection of a FaceID Plus adapter; `inner` is the width of its attention."""
+    part = "perceiver_resampler"
+    shapes: Shapes = {
+        **face_shapes(token_width),
+        **_layer(f"{part}.proj_in", token_width, width),
+        **_layer(f"{part}.proj_out", token_width, token_width),
+        **_layer(f"{part}.norm_out", token_width),
+    }
+    for number in range(depth):
+        attention, forward = f"{part}.layers.{number}.0", f"{part}.layers.{number}.1"
+        shapes |= {
+            **_layer(f"{attention}.norm1", token_width),
+            **_layer(f"{attention}.norm2", token_width),
+            f"{attention}.to_q.weight": (inner, token_width),
+            f"{attention}.to_kv.weight": (2 * inner, token_width),
+            f"{attention}.to_out.weight": (token_width, inner),
+            **_layer(f"{forward}.0", token_width),
+            f"{forward}.1.weight": (4 * token_width, token_width),
+            f"{forward}.3.weight": (token_width, 4 * token_width),
+        }
+    return shapes
+
+
+def face_lora_shapes(unet: Any, rank: int = 4) -> Shapes:
+    """List the LoRA that FaceID files hold: for all attention layers of a UNet, numbered in their order."""
+    shapes: Shapes = {}
+    for number, name in enumerate(unet.attn_processors):
+        layer = unet.get_submodule(name.removesuffix(".processor"))
+        parts = {"q": layer.to_q, "k": layer.to_k, "v": layer.to_v, "out": layer.to_out[0]}
+        for part, linear in parts.items():
+            key = f"ip_adapter.{number}.to_{part}_lora"
+            shapes[f"{key}.down.weight"] = (rank, linear.in_features)
+            shapes[f"{key}.up.weight"] = (linear.out_features, rank)
+    return shapes
 
 
 def adapter_shapes(projection: Shapes, widths: Sequence[int], token_width: int) -> Shapes:

@@ -47,6 +47,8 @@ class EncodedImage:
     """(1, 1 + patches, width): what goes into the last layer."""
     image_embeds: Tensor
     """(1, P): the picture as a whole, as a text of CLIP would be."""
+    face: Tensor | None = None
+    """(1, 1, 512): what tells the face in it from others, where something else than the encoder read one."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ Source: Ye et al. 2023, https://arxiv.org/abs/2308.06721
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from engine.errors import ModelIncompatible
 from engine.models.checkpoints import reading
 from engine.models.devices import quiet_libraries
 from engine.models.image_encoders import EncodedImage
+from engine.models.patches.face_loras import is_face_lora
 from engine.models.tensors import read_metadata, read_tensors
 
 HEAD_SIZE = 64
@@ -28,7 +30,12 @@ _PROJECTION, _MATRICES = "image_proj.", "ip_adapter."
 _POOLED = "pooled_proj."
 """What the pocket model's adapter has besides: a linear layer from an encoded picture to the pooled text, and ``ground``, a
 matrix from that to the background's part of it."""
-_KINDS = "base, plus, plus-face or full"
+_KINDS = "base, plus, plus-face, full, FaceID, FaceID plus or InstantID"
+FACE_WIDTH = 512
+"""Numbers in the vector that tells a face from others; no image encoder's are as few."""
+_RESAMPLER = "perceiver_resampler."
+"""Where a FaceID Plus file keeps what looks at the encoded picture."""
+_Reads = Literal["hidden_states", "image_embeds", "face"]
 _NAMES = (
     (r"\.ln0\.", ".0.norm1."),
     (r"\.ln1\.", ".0.norm2."),
@@ -39,6 +46,8 @@ _NAMES = (
     (r"\.ff\.1\.net\.0\.proj\.", ".1.1."),
     (r"\.ff\.1\.net\.2\.", ".1.3."),
     (r"^image_embeds\.", "proj."),
+    (r"^proj\.net\.0\.proj\.", "proj.0."),
+    (r"^proj\.net\.2\.", "proj.2."),
     (r"^ff\.net\.0\.proj\.", "proj.0."),
     (r"^ff\.net\.2\.", "proj.2."),
 )
@@ -53,17 +62,34 @@ class Projection:
     """One of diffusers' projections, without memory for weights."""
     weights: Mapping[str, Tensor]
     """By diffusers' names, on the CPU."""
-    reads: Literal["hidden_states", "image_embeds"]
+    reads: _Reads
     """What of an `EncodedImage` it is shown."""
     width: int
     """How many numbers of it."""
     token_width: int
     """Numbers in each token."""
+    beside_width: int | None = None
+    """Of FaceID Plus, which is shown the hidden states beside the face: how many numbers of them."""
+    is_unit: bool = False
+    """Whether the vector of a face is brought to length 1."""
 
     @torch.inference_mode()
-    def __call__(self, encoded: Tensor) -> Tensor:
-        """Make tokens: (1, n, token width) float32, on the device of what is shown."""
+    def __call__(
+        self, encoded: Tensor, beside: Tensor | None = None, *, shortcut: bool = False
+    ) -> Tensor:
+        """Make tokens.
+
+        Args:
+            encoded: (1, n, width), or (1, width) for the picture as a whole.
+            beside: Of FaceID Plus: hidden states, (1, n, beside width).
+            shortcut: Of FaceID Plus: whether the face's tokens are added to what is made of both.
+
+        Returns:
+            (1, n, token width) float32, on the device of what is shown.
+        """
         weights = {key: value.to(encoded.device).float() for key, value in self.weights.items()}
+        if beside is not None:
+            self.network.clip_embeds, self.network.shortcut = beside.float()[None], shortcut
         tokens: Tensor = torch.func.functional_call(self.network, weights, (encoded.float(),))
         return tokens
 
@@ -87,17 +113,30 @@ class IPAdapter:
     ground_weights: Tensor | None = None
     """Matrix that takes the background's part out of that."""
 
-    def project(self, image: EncodedImage) -> Tensor:
+    def project(self, image: EncodedImage, *, shortcut: bool = False) -> Tensor:
         """Make tokens of an encoded picture: (1, n, token width) float32.
 
+        Args:
+            image: With a face where the adapter reads one.
+            shortcut: As `Projection` has it.
+
         Raises:
-            ModelIncompatible: the picture was encoded by another encoder than the adapter was made for.
+            ModelIncompatible: the picture was encoded by another encoder than the adapter was made for, or has no face.
         """
-        shown: Tensor = getattr(image, self.projection.reads)
-        if shown.shape[-1] != self.projection.width:
-            problem = f"expected an image encoder whose {self.projection.reads} are {self.projection.width} wide"
-            raise ModelIncompatible(f"{self.name}: {problem}, got {shown.shape[-1]}")
-        return self.projection(shown)
+        projection = self.projection
+        shown = self._require_width(image, projection.reads, projection.width)
+        beside = None
+        if projection.beside_width is not None:
+            beside = self._require_width(image, "hidden_states", projection.beside_width)
+        return projection(shown, beside, shortcut=shortcut)
+
+    def _require_width(self, image: EncodedImage, reads: _Reads, width: int) -> Tensor:
+        shown: Tensor | None = getattr(image, reads)
+        found = 0 if shown is None else shown.shape[-1]
+        if shown is None or found != width:
+            problem = f"expected an image encoder whose {reads} are {width} wide"
+            raise ModelIncompatible(f"{self.name}: {problem}, got {found}")
+        return shown
 
     def pooled(self, image: EncodedImage) -> Tensor | None:
         """Say what an encoded picture adds to the pooled text: (1, P) in the UNet's number format, or None."""
@@ -113,6 +152,11 @@ class IPAdapter:
             return None
         weights = self.ground_weights.to(self.device).float()
         return torch.nn.functional.linear(pooled.float(), weights).to(self.dtype)
+
+    @property
+    def reads_faces(self) -> bool:
+        """Whether it is shown the vector of a face."""
+        return self.projection.reads == "face"
 
     @torch.inference_mode()
     def attend(self, tokens: Tensor) -> ImageTokens:
@@ -154,6 +198,15 @@ def load_ip_adapter(path: Path, unet: Any, *, allow_pickle: bool = False) -> IPA
     tensors = read_tensors(path, allow_pickle=allow_pickle)
     with reading(path.name):
         return build_ip_adapter(path.name, tensors, unet, read_metadata(path))
+
+
+def carries_lora(path: Path, *, allow_pickle: bool = False) -> bool:
+    """Whether an adapter's file holds a LoRA besides, as those of FaceID do, for `WeightPatcher`.
+
+    Raises:
+        ModelNotFound, ModelIncompatible: as `read_tensors` says.
+    """
+    return any(map(is_face_lora, read_tensors(path, allow_pickle=allow_pickle)))
 
 
 def build_ip_adapter(
@@ -208,35 +261,82 @@ def read_projection(
         ModelIncompatible: the weights are not those of a known kind.
     """
     with torch.device("meta"):
-        network, reads, width, token_width = _network(name, tensors, head_size)
+        build = _plus_of_faces if f"{_RESAMPLER}proj_in.weight" in tensors else _network
+        network, reads, width, token_width = build(name, tensors, head_size)
     own = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     is_full = "proj.3.weight" in tensors
+    is_plus_of_faces = f"{_RESAMPLER}proj_in.weight" in tensors
     places = {key: _name_in_file(key, is_full=is_full) for key in own}
+    if is_plus_of_faces:
+        outer = ("proj.", "norm.")
+        places = {
+            key: place if place.startswith(outer) else _RESAMPLER + place
+            for key, place in places.items()
+        }
     wanted = {
         place: (2 * own[key][0], *own[key][1:]) if ".to_kv." in place else own[key]
         for key, place in places.items()
     }
     _require_same(name, _PROJECTION, tensors, wanted)
     weights = {key: _taken(tensors[place], key).clone() for key, place in places.items()}
-    return Projection(network.eval(), weights, reads, width, token_width)
+    return Projection(
+        network.eval(),
+        weights,
+        reads,
+        width,
+        token_width,
+        beside_width=network.proj_in.in_features if is_plus_of_faces else None,
+        is_unit=reads == "face" and "latents" not in tensors,
+    )
+
+
+def _shape(name: str, tensors: Mapping[str, Tensor], key: str, dimensions: int = 2) -> torch.Size:
+    if key not in tensors or tensors[key].ndim != dimensions:
+        problem = f"expected {_PROJECTION}{key} with {dimensions} dimensions, got"
+        found = (*tensors[key].shape,) if key in tensors else "none"
+        raise ModelIncompatible(f"{name}: {problem} {found}")
+    return tensors[key].shape
+
+
+def _plus_of_faces(
+    name: str, tensors: Mapping[str, Tensor], head_size: int
+) -> tuple[Any, _Reads, int, int]:
+    """Build the projection of FaceID Plus, as `_network` does."""
+    from diffusers.models.embeddings import IPAdapterFaceIDPlusImageProjection
+
+    shape, layers = partial(_shape, name, tensors), f"{_RESAMPLER}layers."
+    (inner, width), hidden = shape("proj.0.weight"), shape(f"{_RESAMPLER}proj_in.weight")
+    token_width = shape(f"{_RESAMPLER}proj_out.weight")[0]
+    if token_width != hidden[0]:
+        problem = f"expected {_RESAMPLER}proj_out as wide as proj_in, {hidden[0]}"
+        raise ModelIncompatible(f"{name}: {problem}, got {token_width}")
+    network = IPAdapterFaceIDPlusImageProjection(
+        embed_dims=hidden[0],
+        output_dims=token_width,
+        hidden_dims=hidden[1],
+        id_embeddings_dim=width,
+        depth=len({key.split(".")[2] for key in tensors if key.startswith(layers)}),
+        dim_head=head_size,
+        heads=max(1, shape(f"{layers}0.0.to_q.weight")[0] // head_size),
+        num_tokens=max(1, shape("proj.2.weight")[0] // hidden[0]),
+        ffn_ratio=shape(f"{layers}0.1.1.weight")[0] / hidden[0],
+        ffproj_ratio=max(1, inner // width),
+    )
+    return network, "face", width, token_width
 
 
 def _network(
     name: str, tensors: Mapping[str, Tensor], head_size: int
-) -> tuple[Any, Literal["hidden_states", "image_embeds"], int, int]:
+) -> tuple[Any, _Reads, int, int]:
     """Build a projection without weights; says too what it reads, how wide that is, and how wide its tokens are."""
     from diffusers.models.embeddings import (
         ImageProjection,
+        IPAdapterFaceIDImageProjection,
         IPAdapterFullImageProjection,
         IPAdapterPlusImageProjection,
     )
 
-    def shape(key: str, dimensions: int = 2) -> torch.Size:
-        if key not in tensors or tensors[key].ndim != dimensions:
-            problem = f"expected {_PROJECTION}{key} with {dimensions} dimensions, got"
-            found = (*tensors[key].shape,) if key in tensors else "none"
-            raise ModelIncompatible(f"{name}: {problem} {found}")
-        return tensors[key].shape
+    shape = partial(_shape, name, tensors)
 
     if "latents" in tensors:
         _, count, hidden = shape("latents", 3)
@@ -251,7 +351,7 @@ def _network(
             num_queries=count,
             ffn_ratio=shape("layers.0.1.1.weight")[0] / hidden,
         )
-        return plus, "hidden_states", width, token_width
+        return plus, "face" if width == FACE_WIDTH else "hidden_states", width, token_width
     if "proj.3.weight" in tensors:
         width, token_width = shape("proj.0.weight")[1], shape("proj.3.weight", 1)[0]
         full = IPAdapterFullImageProjection(image_embed_dim=width, cross_attention_dim=token_width)
@@ -263,9 +363,17 @@ def _network(
             image_embed_dim=width, cross_attention_dim=token_width, num_image_text_embeds=count
         )
         return base, "image_embeds", width, token_width
-    faces = any("perceiver_resampler" in key or key == "proj.2.weight" for key in tensors)
-    found = "one of face embeddings (FaceID)" if faces else "a file without its weights"
-    raise ModelIncompatible(f"{name}: expected an IP-Adapter ({_KINDS}), got {found}")
+    if "proj.2.weight" in tensors:
+        (inner, width), token_width = shape("proj.0.weight"), shape("norm.weight", 1)[0]
+        faces = IPAdapterFaceIDImageProjection(
+            image_embed_dim=width,
+            cross_attention_dim=token_width,
+            mult=inner / width,
+            num_tokens=max(1, shape("proj.2.weight")[0] // token_width),
+        )
+        return faces, "face", width, token_width
+    problem = f"expected an IP-Adapter ({_KINDS}), got a file without its weights"
+    raise ModelIncompatible(f"{name}: {problem}")
 
 
 def _name_in_file(key: str, *, is_full: bool) -> str:
@@ -289,6 +397,7 @@ def _matrices(
 ) -> list[tuple[Tensor, Tensor]]:
     """Bring the matrices of keys and values into the order of the UNet's layers."""
     widths = list(image_layers(unet).values())
+    tensors = {key: value for key, value in tensors.items() if not is_face_lora(key)}
     numbers = sorted({int(key.split(".")[0]) for key in tensors if key.split(".")[0].isdigit()})
     if len(numbers) != len(widths):
         problem = f"expected an IP-Adapter for the {len(widths)} layers of this base model"

@@ -1,6 +1,9 @@
 """ControlNets and IP-Adapters of the LoRA studio: diffusers' own pipelines paint the same, and every setting acts."""
 
 import hashlib
+import importlib.util
+import io
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,27 +16,35 @@ from PIL import Image
 from engine import InvalidRequest, Library, ModelNotFound, TextRequest
 from engine.begin import begin_image
 from engine.catalog import Catalog, Weights, read_catalog
+from engine.engine import create
+from engine.events import Failed, ImageReady
 from engine.library import ROOT
 from engine.loop import step
+from engine.models.face_readers import FoundFace, load_face_reader
 from engine.sampling.noise import draw_noise, seeded_generator
 from engine.settle import plan
 from engine.starts import Beginning
 from engine.studio_guides import _ends
-from engine.warm import warm_up
+from engine.warm import Palette, warm_up
 from tests.stock_pictures import difference
 from tests.stock_schedulers import stock_scheduler
 from tests.tiny_adapters import (
     EMBED_WIDTH,
     ENCODER_WIDTH,
+    FACE_WIDTH,
     SIDE,
     adapter_shapes,
     base_shapes,
+    face_lora_shapes,
+    face_plus_shapes,
+    face_shapes,
     nested,
     plus_shapes,
     random_tensors,
     save_adapter,
     tiny_encoder,
 )
+from tests.toy_controls import toy_controlnet
 
 pytestmark = [
     pytest.mark.torch,
@@ -303,32 +314,61 @@ def test_only_a_union_has_modes(painted):
 # IP-Adapters, on a tiny model
 
 
+PACK = "pack"
+"""Of face models."""
 WIDTH, SIZE = 80, "320x256"
 """Of the tiny model's words, and of what it paints."""
 
 
 @pytest.fixture(scope="module")
 def tiny(models_dir, tmp_path_factory):
-    """A catalog with a tiny model, its image encoder and two kinds of adapters."""
+    """A catalog with a tiny model, its image encoder, all kinds of adapters, and a ControlNet."""
+    from diffusers import UNet2DConditionModel
+
     folder = tmp_path_factory.mktemp("adapters")
     tiny_encoder().save_pretrained(folder / "tiny_clip")
     widths = [64] * 7
     projections = {
         "base": base_shapes(EMBED_WIDTH, WIDTH),
         "plus": plus_shapes(ENCODER_WIDTH, 64, WIDTH, count=5),
+        "faces": face_shapes(WIDTH),
+        "carrier": face_shapes(WIDTH),
+        "faces_plus": face_plus_shapes(ENCODER_WIDTH, 64, WIDTH),
+        "instant": plus_shapes(FACE_WIDTH, 64, WIDTH, count=16),
     }
-    kinds = [Weights(name="tiny_clip", path=folder / "tiny_clip", kind="clip_vision")]
+    kinds = [
+        Weights(name="tiny_clip", path=folder / "tiny_clip", kind="clip_vision"),
+        Weights(name=PACK, path=folder / PACK, kind="insightface"),
+    ]
+    found = read_catalog(models_dir)
+    unet = found.checkpoint("tiny").path / "unet"
+    loaded = UNet2DConditionModel.from_pretrained(unet, use_safetensors=True)
     for seed, (name, projection) in enumerate(projections.items()):
         shapes = adapter_shapes(projection, widths, WIDTH)
+        if name == "carrier":
+            shapes |= face_lora_shapes(loaded)
         path = save_adapter(folder / f"{name}.safetensors", random_tensors(shapes, seed))
         kinds.append(Weights(name=path.name, path=path, kind="controlnet"))
-    found = read_catalog(models_dir)
+    toy_controlnet(loaded).save_pretrained(folder / "toy")
+    kinds.append(Weights(name="toy", path=folder / "toy", kind="controlnet"))
     return Catalog(found.checkpoints, kinds)
+
+
+def read_face(image):
+    """Read a face by the mean of a picture: nobody's models are needed to see what becomes of it."""
+    red, _, blue = image.reshape(-1, 3).mean(0)
+    if abs(red - blue) < 10:
+        return None
+    vector = np.random.default_rng(int(red)).normal(size=FACE_WIDTH).astype(np.float32)
+    return FoundFace(3 * vector, np.ascontiguousarray(image[:40, :40]))
 
 
 @pytest.fixture(scope="module")
 def tiny_model(tiny):
-    return warm_up(tiny.checkpoint("tiny"), torch.device("cpu"), lambda name: None)
+    model = warm_up(tiny.checkpoint("tiny"), torch.device("cpu"), lambda name: None)
+    pack = tiny.weights("insightface", PACK, "x").path
+    model.guides._weights._face_readers[pack] = read_face
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +402,7 @@ def stock_shown(tiny, models_dir, pictures):
 
     width, height = (int(side) for side in SIZE.split("x"))
 
-    def paint(files, images, scale, masks=None, **more):
+    def paint(files, images, scale, *, masks=None, faces=None, shortcut=False, **more):
         pipe = StableDiffusionXLPipeline.from_pretrained(
             models_dir / "checkpoints" / "tiny", use_safetensors=True, dtype=torch.float32
         )
@@ -375,21 +415,33 @@ def stock_shown(tiny, models_dir, pictures):
         paths = [tiny.weights("controlnet", name, "x").path for name in files]
         pipe.load_ip_adapter([nested(load_file(path)) for path in paths], "", [""] * len(paths))
         pipe.set_ip_adapter_scale(scale)
+        seen = [[Image.open(pictures[name]).convert("RGB") for name in group] for group in images]
+        if faces is not None:
+            told_faces = id_embeds(pictures, images[0], is_unit=faces == "unit")
+            if faces == "whole":
+                told_faces = told_faces[:, None]
+            more["ip_adapter_image_embeds"] = [
+                torch.cat([torch.zeros_like(told_faces), told_faces])
+            ]
+            crops = [picture.crop((0, 0, 40, 40)) for picture in seen[0]]
+            projection = pipe.unet.encoder_hid_proj.image_projection_layers[0]
+            states = pipe.encode_image(crops, "cpu", 1, output_hidden_states=True)
+            embeds = torch.cat([it[None] for it in states[::-1]])
+            projection.clip_embeds, projection.shortcut = embeds, shortcut
+        else:
+            more["ip_adapter_image"] = seen
         if masks is not None:
-            seen = [None if name is None else Image.open(pictures[name]) for name in masks]
+            drawn = [None if name is None else Image.open(pictures[name]) for name in masks]
             processor = IPAdapterMaskProcessor()
             more["cross_attention_kwargs"] = {
                 "ip_adapter_masks": [
                     None if mask is None else processor.preprocess([mask], height, width)[None, 0]
-                    for mask in seen
+                    for mask in drawn
                 ]
             }
         latents = draw_noise(seeded_generator(SEED), (1, 4, height // 8, width // 8))
         return pipe(
             **told(pipe),
-            ip_adapter_image=[
-                [Image.open(pictures[name]).convert("RGB") for name in group] for group in images
-            ],
             height=height,
             width=width,
             num_inference_steps=STEPS,
@@ -400,6 +452,14 @@ def stock_shown(tiny, models_dir, pictures):
         ).images
 
     return paint
+
+
+def id_embeds(pictures, names, *, is_unit=True):
+    """Give vectors of faces, (1, n, 512), as diffusers is told them."""
+    found = [read_face(np.array(Image.open(pictures[name]))).vector for name in names]
+    return torch.stack(
+        [torch.from_numpy(it / np.linalg.norm(it) if is_unit else it) for it in found]
+    )[None]
 
 
 SCALES = {"down": {"block_2": 0.5}, "mid": 0.3, "up": {"block_0": [0.0, 1.0], "block_1": 0.7}}
@@ -439,7 +499,7 @@ def test_adapters_paint_what_diffusers_paints(shown, stock_shown, adapters, scal
         )
     ]
     expected = stock_shown(
-        [path for path, _ in adapters], [it for _, it in adapters], scales, masks
+        [path for path, _ in adapters], [it for _, it in adapters], scales, masks=masks
     )
     assert difference(shown(*ours), expected) < EXACT
     assert difference(shown(), expected) > 1e-3
@@ -518,3 +578,180 @@ def test_another_encoder_is_an_error_on_its_field(tiny, tiny_model, pictures, tm
     job = settled(known, "tiny", SIZE, ip_adapters=[item], image_encoder_path="tiny_clip")
     with pytest.raises(InvalidRequest, match=r"^studio\.image_encoder_path: wide\.safetensors"):
         latents_of(tiny_model, known, job, pictures)
+
+
+FACE = {"insight_face_model_path": PACK}
+
+
+@pytest.mark.parametrize(
+    ("path", "images", "shortcut"),
+    [
+        ("faces.safetensors", ["red"], False),
+        ("faces.safetensors", ["red", "blue"], False),
+        ("faces_plus.safetensors", ["red"], False),
+        ("faces_plus.safetensors", ["red", "blue"], True),
+    ],
+)
+def test_adapters_of_faces_paint_what_diffusers_paints(shown, stock_shown, path, images, shortcut):
+    ours = shown(
+        {
+            "path": path,
+            "images": images,
+            "image_projection_shortcut": shortcut,
+            "scale": 0.8,
+            **FACE,
+        }
+    )
+    expected = stock_shown([path], [images], [0.8], faces="unit", shortcut=shortcut)
+    assert difference(ours, expected) < EXACT
+    assert difference(shown(), expected) > 1e-3
+
+
+def test_instant_id_is_told_the_whole_vector(shown, stock_shown):
+    path = "instant.safetensors"
+    expected = stock_shown([path], [["red"]], [0.8], faces="whole")
+    assert difference(shown({"path": path, "scale": 0.8, **FACE}), expected) < EXACT
+
+
+def test_the_shortcut_and_noise_act_on_faces(shown):
+    item = {"path": "faces_plus.safetensors", **FACE}
+    on, off = (shown({**item, "image_projection_shortcut": it}) for it in (True, False))
+    noisy = shown({**item, "unconditional_noising_factor": 0.5})
+    assert difference(on, off) > 1e-3
+    assert difference(noisy, on) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"path": "faces.safetensors"}, r"insight_face_model_path: expected a folder of models/in"),
+        (FACE, r"insight_face_model_path: expected none, since plus\.safetensors is no adapter"),
+        (
+            {"path": "faces.safetensors", "images": ["red", "box"], **FACE},
+            r"images\.1: expected a picture with a face in it",
+        ),
+    ],
+)
+def test_what_an_adapter_of_faces_cannot_take_is_an_error(shown, changes, problem):
+    with pytest.raises(InvalidRequest, match=rf"^studio\.ip_adapters\.0\.{problem}"):
+        shown(changes)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("insightface") is not None, reason="it is installed")
+def test_without_insightface_it_is_named(tmp_path):
+    with pytest.raises(ModelNotFound, match=r"^a\.b: .*pip install insightface onnxruntime"):
+        load_face_reader(tmp_path, "a.b")
+
+
+def test_the_lora_of_a_face_adapter_is_put_on_and_taken_off(tiny):
+    palette = Palette(tiny, torch.device("cpu"), allow_pickle=False)
+
+    def bring(*adapters):
+        items = [named({"images": ["red"], **item}) for item in adapters]
+        job = settled(tiny, "tiny", SIZE, ip_adapters=items, image_encoder_path="tiny_clip")
+        model = palette.bring(job)
+        return {key: value.clone() for key, value in model.loaded.unet.state_dict().items()}
+
+    before = bring()
+    carrier = {"path": "carrier.safetensors", **FACE}
+    patched = bring(carrier)
+    changed = {key for key, value in patched.items() if not torch.equal(value, before[key])}
+    assert len(changed) == 4 * 14
+    for plain in (
+        {"path": "faces.safetensors", **FACE},
+        {"path": "plus.safetensors"},
+        {**carrier, "scale": 0.0},
+    ):
+        assert all(torch.equal(value, before[key]) for key, value in bring(plain).items())
+        bring(carrier)
+
+
+# A ControlNet that reads an adapter
+
+
+@pytest.fixture(scope="module")
+def read_aloud(tiny, tiny_model, pictures):
+    """Paint with a ControlNet that reads an adapter of faces."""
+
+    def follow(**changes):
+        adapter = named({"path": "instant.safetensors", "images": ["red"], **FACE})
+        net = named({"path": "toy", "image": "box", "ip_adapter_index": 0})
+        scale, guess = changes.pop("scale", 0.8), changes.pop("guess", False)
+        job = settled(
+            tiny,
+            "tiny",
+            SIZE,
+            ip_adapters=[{**adapter, "scale": scale}],
+            controlnets=[{**net, **changes}],
+            controlnet_guess_mode=guess,
+            image_encoder_path="tiny_clip",
+        )
+        files = {sent(name): path for name, path in pictures.items()}
+        followed = tiny_model.guides.follow(tiny, job, files)
+        return followed, latents_of(tiny_model, tiny, job, pictures)
+
+    return follow
+
+
+def test_a_net_reads_an_adapter_in_place_of_the_words(read_aloud, tiny, tiny_model, pictures):
+    followed, latents = read_aloud()
+    adapter = tiny_model.guides._weights.adapter(
+        tiny.weights("controlnet", "instant.safetensors", "x").path
+    )
+    face = id_embeds(pictures, ["red"], is_unit=False)
+    expected = {"positive": adapter.projection(face), "negative": adapter.projection(0 * face)}
+    assert {control.side for control in followed.controls} == set(expected)
+    for control in followed.controls:
+        torch.testing.assert_close(control.context, expected[control.side])
+    _, worded = read_aloud(ip_adapter_index=None)
+    assert difference(latents, worded) > 1e-3
+
+
+def test_a_net_reads_an_adapter_that_is_off(read_aloud):
+    followed, latents = read_aloud(scale=0.0)
+    assert followed.image_prompts == ()
+    assert difference(latents, read_aloud(scale=0.0, ip_adapter_index=None)[1]) > 1e-3
+
+
+def test_a_guessing_net_reads_on_the_positive_side_only(read_aloud):
+    followed, _ = read_aloud(guess=True)
+    assert [control.side for control in followed.controls] == ["positive"]
+
+
+# The pocket model's own adapter, through the engine
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return create(str(ROOT / "models"))
+
+
+def pixels_of(engine, job, pictures):
+    engine.admit("job", job, {sent(name): path for name, path in pictures.items()})
+    events = []
+    while not engine.idle():
+        events += [event for _, event in engine.step()]
+    assert not [event for event in events if isinstance(event, Failed)]
+    (ready,) = (event for event in events if isinstance(event, ImageReady))
+    return np.array(Image.open(io.BytesIO(ready.data)).convert("RGB")).astype(float)
+
+
+def test_one_request_follows_a_drawing_and_pictures(catalog, engine, pictures):
+    def paint(**studio):
+        return pixels_of(engine, settled(catalog, "pocket", **studio), pictures)
+
+    adapter = {"path": "pocket_image_prompt.safetensors", "images": ["blue", "red"]}
+    net = {"path": NET, "image": "box"}
+    plain, drawn, shown, both = (
+        paint(**studio)
+        for studio in (
+            {},
+            {"controlnets": [named(net)]},
+            {"ip_adapters": [named(adapter)]},
+            {"controlnets": [named(net)], "ip_adapters": [named(adapter)]},
+        )
+    )
+    for one, other in itertools.combinations((plain, drawn, shown, both), 2):
+        assert np.abs(one - other).mean() > 3
+    halves = [{**adapter, "images": [name], "scale": 0.5} for name in ("blue", "red")]
+    assert np.abs(paint(ip_adapters=[named(item) for item in halves]) - plain).mean() > 3

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from engine.errors import ModelIncompatible, ModelNotFound, OutOfMemory
 from engine.models.patches.deltas import Delta
+from engine.models.patches.face_loras import attention_names, without_adapter
 from engine.models.patches.files import FileReport, PatchFile, Spot, read_offsets, read_patch
 from engine.models.patches.keys import Compat, peft_alpha
 from engine.models.patches.names import UNET, Names
@@ -87,6 +88,7 @@ class WeightPatcher:
             for name, weight in network.named_parameters()
         }
         self._names = Names(networks)
+        self._attention = attention_names(networks.get(UNET))
         self._shapes = {spot: weight.shape for spot, weight in self._weights.items()}
         self._compat = compat
         self._keep_on = keep_on or torch.device("cpu")
@@ -190,8 +192,9 @@ class WeightPatcher:
                 file = read_offsets(path, tensors, self._names, self._shapes)
             else:
                 alpha = peft_alpha({} if self._compat else read_metadata(path))
+                held = without_adapter(tensors, self._attention)
                 file = read_patch(
-                    path, tensors, self._names, self._shapes, alpha=alpha, compat=self._compat
+                    path, held, self._names, self._shapes, alpha=alpha, compat=self._compat
                 )
         if is_kept:
             self._files.keep(source, file, size)

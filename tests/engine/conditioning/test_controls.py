@@ -271,3 +271,32 @@ def test_new_weights_stops_and_drawings_compile_nothing() -> None:
     ]
     assert len(graphs) == built
     assert all((answer - first).abs().max() > 1e-4 for answer in answers)
+
+
+@torch.inference_mode()
+def test_a_net_may_be_told_something_else_than_the_words(
+    unet: Any, net: ControlNet, network: Any
+) -> None:
+    asked = question(unet, 2)
+    told = torch.randn(1, 5, unet.config.cross_attention_dim, generator=torch.manual_seed(3))
+    plain, other = Control(net, hint()), Control(net, hint(), context=told)
+    ours = residuals([[plain], [other]], **asked)
+    assert_same(row(ours, 0), [part[:1] for part in library(network, asked)])
+    expected = library(network, {**asked, "context": told.expand(2, -1, -1)})
+    assert_same(row(ours, 1), [part[1:] for part in expected])
+    assert not torch.allclose(everything(ours)[-1][1:], library(network, asked)[-1][1:], atol=1e-3)
+
+
+@torch.inference_mode()
+def test_as_many_tokens_go_through_one_net_together(unet: Any, net: ControlNet) -> None:
+    asked = question(unet, 2)
+    alike = Control(net, hint(), context=asked["context"][1:])
+    ours = residuals([[Control(net, hint())], [alike]], **asked)
+    plain = residuals([[Control(net, hint())]] * 2, **asked)
+    assert_same(everything(ours), everything(plain))
+
+
+def test_a_control_of_one_side_steers_that_side_only(net: ControlNet) -> None:
+    sides = Control(net, hint(), side="positive"), Control(net, hint(), side="negative")
+    assert active_controls(sides, 0.5, LEVELS) == sides[:1]
+    assert active_controls(sides, 0.5, LEVELS, is_negative=True) == sides[1:]

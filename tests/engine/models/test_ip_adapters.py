@@ -13,15 +13,21 @@ from engine.models.checkpoints import CONFIGS
 from engine.models.image_encoders import EncodedImage
 from engine.models.ip_adapters import (
     build_ip_adapter,
+    carries_lora,
     load_ip_adapter,
     read_negative,
 )
+from engine.models.patches import Patch, WeightPatcher
 from tests.tiny_adapters import (
     EMBED_WIDTH,
     ENCODER_WIDTH,
+    FACE_WIDTH,
     Shapes,
     adapter_shapes,
     base_shapes,
+    face_lora_shapes,
+    face_plus_shapes,
+    face_shapes,
     full_shapes,
     nested,
     plus_shapes,
@@ -37,6 +43,9 @@ KINDS: dict[str, Shapes] = {
     "plus": plus_shapes(ENCODER_WIDTH, HIDDEN, TEXT_WIDTH, count=5),
     "base": base_shapes(EMBED_WIDTH, TEXT_WIDTH),
     "full": full_shapes(ENCODER_WIDTH, TEXT_WIDTH),
+    "FaceID": face_shapes(TEXT_WIDTH),
+    "FaceID plus": face_plus_shapes(ENCODER_WIDTH, 64, TEXT_WIDTH),
+    "InstantID": plus_shapes(FACE_WIDTH, HIDDEN, TEXT_WIDTH, count=16),
 }
 
 
@@ -59,18 +68,29 @@ def encoded(seed: int = 1) -> EncodedImage:
     return EncodedImage(
         torch.randn(1, 17, ENCODER_WIDTH, generator=generator),
         torch.randn(1, EMBED_WIDTH, generator=generator),
+        torch.randn(1, 1, FACE_WIDTH, generator=generator),
     )
 
 
 @torch.inference_mode()
-def by_diffusers(tensors: dict[str, Tensor], unet: Any, image: EncodedImage) -> ImageTokens:
+def by_diffusers(
+    tensors: dict[str, Tensor], unet: Any, image: EncodedImage, *, shortcut: bool = False
+) -> ImageTokens:
     """Let the library convert the same weights, and project the image with them."""
     parts = nested(tensors)
     projection = unet._convert_ip_adapter_image_proj_to_diffusers(
         parts["image_proj"], low_cpu_mem_usage=False
     )
-    is_base = "proj.weight" in parts["image_proj"]
-    tokens = projection(image.image_embeds if is_base else image.hidden_states)
+    own = parts["image_proj"]
+    if {"proj.0.weight", "norm.weight"} <= set(own):
+        projection.clip_embeds, projection.shortcut = image.hidden_states[None], shortcut
+        tokens = projection(image.face[0])
+    elif "proj.weight" in own:
+        tokens = projection(image.image_embeds)
+    elif "latents" in own and own["proj_in.weight"].shape[1] == FACE_WIDTH:
+        tokens = projection(image.face)
+    else:
+        tokens = projection(image.hidden_states)
     processors = unet._convert_ip_adapter_attn_to_diffusers([parts], low_cpu_mem_usage=False)
     layers = [processors[name] for name in image_layers(unet)]
     return ImageTokens(
@@ -93,6 +113,59 @@ def test_keys_and_values_equal_those_of_diffusers(
     for ours, theirs in ((tokens.keys, expected.keys), (tokens.values, expected.values)):
         for own, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(own, other, rtol=0, atol=1e-4)
+
+
+def test_a_shortcut_adds_the_tokens_of_the_face(unet: Any) -> None:
+    tensors = tensors_of("FaceID plus", unet)
+    adapter, image = build_ip_adapter("faces", tensors, unet, {}), encoded()
+    tokens = adapter.attend(adapter.project(image, shortcut=True))
+    expected = by_diffusers(tensors, unet, image, shortcut=True)
+    for own, other in zip(tokens.keys, expected.keys, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-4)
+    without = adapter.attend(adapter.project(image))
+    assert not torch.allclose(tokens.keys[0], without.keys[0], atol=1e-2)
+
+
+def test_only_adapters_of_faces_read_them(unet: Any) -> None:
+    kinds = {kind: build_ip_adapter(kind, tensors_of(kind, unet), unet, {}) for kind in KINDS}
+    assert {kind for kind, it in kinds.items() if it.reads_faces} == {
+        "FaceID",
+        "FaceID plus",
+        "InstantID",
+    }
+    assert {kind for kind, it in kinds.items() if it.projection.is_unit} == {
+        "FaceID",
+        "FaceID plus",
+    }
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".bin"])
+@pytest.mark.parametrize("kind", ["FaceID", "FaceID plus"])
+def test_the_lora_of_a_face_file_is_that_of_diffusers(
+    kind: str, ending: str, unet: Any, tmp_path: Path
+) -> None:
+    lora = random_tensors(face_lora_shapes(unet), 3)
+    tensors = tensors_of(kind, unet)
+    path = save_adapter(tmp_path / f"faces{ending}", {**tensors, **lora})
+    assert carries_lora(path, allow_pickle=True)
+    load_ip_adapter(path, unet, allow_pickle=True)
+    before = {key: value.clone() for key, value in unet.state_dict().items()}
+    patcher = WeightPatcher({"unet": unet}, allow_pickle=True)
+    report = patcher.use([Patch(path, 1.0, unet_only=True)])
+    assert report.files[0].matched == len(lora)
+    theirs = unet._load_ip_adapter_loras([nested({**tensors, **lora})])[0]
+    for number, name in enumerate(unet.attn_processors):
+        for part, module in (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("out", "to_out.0")):
+            key = f"{name.removesuffix('.processor')}.{module}.weight"
+            up, down = (theirs[f"unet.{name}.to_{part}_lora.{it}.weight"] for it in ("up", "down"))
+            torch.testing.assert_close(unet.state_dict()[key], before[key] + up @ down)
+            assert torch.equal(up, lora[f"ip_adapter.{number}.to_{part}_lora.up.weight"])
+    patcher.use([])
+    assert all(torch.equal(value, before[key]) for key, value in unet.state_dict().items())
+
+
+def test_other_files_carry_no_lora(unet: Any, tmp_path: Path) -> None:
+    assert not carries_lora(save_adapter(tmp_path / "a.safetensors", tensors_of("plus", unet)))
 
 
 def test_a_pickled_file_needs_leave(unet: Any, tmp_path: Path) -> None:
@@ -139,9 +212,9 @@ def test_a_missing_weight_is_named(unet: Any) -> None:
 
 
 def test_other_kinds_are_refused(unet: Any) -> None:
-    faces = random_tensors({"image_proj.proj.0.weight": (8, 8), "image_proj.proj.2.weight": (8, 8)})
-    with pytest.raises(ModelIncompatible, match="base, plus, plus-face or full.*FaceID"):
-        build_ip_adapter("faces", faces, unet, {})
+    other = random_tensors({"image_proj.proj.0.weight": (8, 8)})
+    with pytest.raises(ModelIncompatible, match=r"base, plus, .*FaceID.* got a file without"):
+        build_ip_adapter("other", other, unet, {})
     with pytest.raises(ModelIncompatible, match="got a file without its weights"):
         build_ip_adapter("lora", random_tensors({"unet.to_q.weight": (8, 8)}), unet, {})
 
