@@ -755,3 +755,16 @@ def test_one_request_follows_a_drawing_and_pictures(catalog, engine, pictures):
         assert np.abs(one - other).mean() > 3
     halves = [{**adapter, "images": [name], "scale": 0.5} for name in ("blue", "red")]
     assert np.abs(paint(ip_adapters=[named(item) for item in halves]) - plain).mean() > 3
+
+
+def test_in_tiles_masks_go_with_their_places(shown):
+    tiles = {"width": 192, "height": 192, "stride_width": 128, "stride_height": 128}
+    free, whole, black, left = (
+        shown(*adapters, tiles=tiles)
+        for adapters in ((), ({},), ({"mask": "black"},), ({"mask": "left"},))
+    )
+    assert difference(black, free) < EXACT
+    assert difference(whole, free) > 1e-3
+    change = (left - free).abs().mean((0, 1, 2))
+    half = len(change) // 2
+    assert float(change[:half].mean()) > 1.3 * float(change[half:].mean())
