@@ -18,6 +18,7 @@ from ui.preset_events import choose_preset, connect_presets
 from ui.problems import as_toast
 from ui.reuse import reused
 from ui.settings import settings
+from ui.sheet_panel import connect_sheet, sheet_panel
 from ui.start import lora_start_of, start_of
 from ui.studio import Studio
 from ui.text_tab import TextTab
@@ -52,6 +53,7 @@ def desk(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
                     generate_lora = _generate("lora_generate", "for_lora")
                     island("controls.js", "controls")
             panel = pictures_panel(start, can_bring=can_bring)
+            sheet = sheet_panel()
             island("strip.js", "strip")
         with gr.Column(elem_id="settings", scale=0, min_width=0):
             column = settings(
@@ -70,6 +72,7 @@ def desk(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
     text.submit_on(generate, stage)
     lora = LoraTab(studio, demo, {"prompt": prompt, **lora_fields})
     lora.submit_on(generate_lora, stage)
+    connect_sheet(studio, lora, sheet)
     connect_presets(studio, text.form, column.presets)
     parts = [*dict.fromkeys((*text.parts, *lora.parts)), tabs]
 

@@ -88,6 +88,7 @@ def image_facts(image: ImageView) -> dict[str, Any]:
         "made": image.created_at.isoformat(),
         "recipe": _recipe(image.plan),
         "before": _before(image.plan),
+        "extras": list(image.extras),
     }
 
 

@@ -23,6 +23,7 @@ from ui.image_input import MAX_BYTES, Upload, Uploads
 from ui.lists import lists, style_groups
 from ui.lora_library import LoraPages
 from ui.saved_presets import own_presets
+from ui.sheet_panel import read_sheet, sheet_file
 from ui.studio import Studio
 from ui.theme import STATIC
 from ui.thumbnails import Thumbnails
@@ -55,6 +56,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
         "images": pages.history,
         "images/{image}/thumbnail": pages.thumbnail,
         "images/{image}/file": pages.file,
+        "images/{image}/extras/{kind}": pages.extra,
         "inputs/{name}": pages.input,
         "inputs/{name}/drawing": pages.drawing,
         "lists": pages.lists,
@@ -73,6 +75,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
         "downloads/cancel": pages.cancel_download,
         "read": pages.read,
         "inputs": pages.take_input,
+        "sheet": pages.sheet,
     }
     return [
         *(
@@ -159,6 +162,24 @@ class _Pages:
             content_disposition_type="attachment" if is_download else "inline",
             headers={"Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"},
         )
+
+    def extra(self, request: Request) -> Response:
+        """Hand out a file that came with a picture, such as its latents."""
+        image = self._image(request)
+        path = image.extras.get(request.path_params["kind"])
+        if path is None or not path.is_file():
+            raise FileNotFoundError(path)
+        headers = {"Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"}
+        return FileResponse(
+            path, filename=path.name, media_type="application/octet-stream", headers=headers
+        )
+
+    async def sheet(self, request: Request) -> Response:
+        """Put the pictures of several jobs together, with labels."""
+        labels, jobs = read_sheet(await read_body(request, "sheet", MAX_BODY))
+        owner = self._owner(request)
+        data = await run_in_threadpool(sheet_file, self._jobs, labels, jobs, owner)
+        return as_bytes(data, "image/png", "no-store")
 
     async def delete(self, request: Request) -> Response:
         ids, owner = await _ids(request), self._owner(request)

@@ -50,5 +50,7 @@ function complain(message) {
   message.scrollIntoView({ block: "nearest" });
   const label = message.closest(".block")?.querySelector("[data-testid=block-info], .field_label");
   const name = [...(label?.childNodes ?? [])].filter((node) => node.nodeType === Node.TEXT_NODE).map((node) => node.textContent).join("").trim();
-  toast([name, message.textContent.trim()].filter(Boolean).join(": "));
+  const said = message.textContent.trim();
+  // A row says by itself whose it is.
+  toast(name && !name.startsWith(said.split(/[ ,:]/)[0]) ? `${name}: ${said}` : said);
 }

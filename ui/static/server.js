@@ -7,6 +7,8 @@ export const thumbnail = (image) => address(`images/${image.id}/thumbnail`);
 export const file = (image) => address(`images/${image.id}/file`);
 export const download = (image) => address(`images/${image.id}/file?download=1`);
 
+export const extra = (image, kind) => address(`images/${image.id}/extras/${kind}`);
+
 export const read = async (path) => content(await fetch(address(path)));
 export const send = (path, body) => post(path, JSON.stringify(body ?? {}), "application/json");
 

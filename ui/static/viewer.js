@@ -5,8 +5,9 @@ import { el, icon, ICONS, layer } from "./dom.js";
 import { remove } from "./pictures.js";
 import { reuse } from "./reuse.js";
 import { canSend, send, WAYS } from "./send.js";
-import { download, file } from "./server.js";
+import { download, extra, file } from "./server.js";
 
+const EXTRAS = { latents: "Latents", passes: "Latents of each step" };
 let dialog = null;
 
 // Opens a list of pictures at one of them.
@@ -49,6 +50,7 @@ export function look(images, start) {
         ...ways.map(([tab, { name, help }]) =>
           el("button", { type: "button", "data-act": tab, title: help, class: tab === "upscale_or_vary" ? "wide" : null, onclick: () => go(tab) }, name)),
         flip,
+        ...(image.extras ?? []).map((kind) => el("a", { href: extra(image, kind), download: "", class: "wide", "data-act": kind }, icon(ICONS.download), EXTRAS[kind] ?? kind)),
         el("a", { href: download(image), download: "", "data-act": "download" }, icon(ICONS.download), "Download"),
         el("button", { type: "button", "data-act": "delete", onclick: drop }, icon(ICONS.trash), "Delete")));
     const several = list.length > 1;
