@@ -1,5 +1,6 @@
 """The LoRAs as the page shows them: what each says of itself, what people noted, and how more of them come, or do not."""
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -323,6 +324,33 @@ def test_what_is_too_large_is_refused_before_it_comes(client: TestClient, models
     answer = client.post("/studio/loras?name=x.safetensors", content=b"", headers=headers)
     assert answer.status_code == 422
     assert answer.json()["detail"] == "lora: x.safetensors: expected at most 4 GB, got more"
+    assert everything(models_dir) == before
+
+
+def test_a_browser_that_goes_away_in_the_middle_leaves_nothing(studio, models_dir: Path) -> None:
+    data, told, before = lora_bytes(seed=9), [], everything(models_dir)
+    messages = iter(
+        [
+            {"type": "http.request", "body": data[:-100], "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send_back(message: Any) -> None:
+        told.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/studio/loras",
+        "query_string": b"name=new.safetensors",
+        "headers": [],
+    }
+    asyncio.run(Starlette(routes=ui.routes(studio))(scope, receive, send_back))
+    assert told[0]["status"] == 400
     assert everything(models_dir) == before
 
 

@@ -12,7 +12,7 @@ export async function openSheet(name) {
   const known = await read(`loras/one?${new URLSearchParams({ name })}`).catch((error) => void toast(error.told ?? "The studio does not answer"));
   if (!known) return;
   document.getElementById("lora_sheet")?.remove();
-  const dialog = el("dialog", { id: "lora_sheet", class: "part", "aria-label": `Notes on ${known.title || shortName(name)}` });
+  const dialog = el("dialog", { id: "lora_sheet", class: "part", tabindex: -1, autofocus: true, "aria-label": `Notes on ${known.title || shortName(name)}` });
   const picture = el("div", { class: "sheet_picture" }, thumbnail(name, known));
   const words = el("textarea", { id: "lora_sheet_words", rows: 2, maxlength: MOST_TEXT, spellcheck: "false" });
   words.value = known.words.join(", ");
