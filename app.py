@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+
     from engine import Catalog, Library, TextRequest
     from engine.net import DownloadPolicy
     from jobs import EngineSpec, Jobs
+    from people import Admin, Entrance, People
 
 log = logging.getLogger("pochade")
 
@@ -320,6 +323,7 @@ def serve(settings: Settings) -> int:
     from api import Front
     from guard import Guard
     from jobs import Jobs, JobSettings, ProcessWorker
+    from people import Door, pages
 
     library = open_library(settings)
     spec = engine_spec(settings, library.catalog)
@@ -332,7 +336,7 @@ def serve(settings: Settings) -> int:
         lambda: ProcessWorker(spec),
     )
     require_known_device(settings.device)
-    require_keys(settings)
+    require_entry(settings)
     require_free_port(settings)
     jobs.open()
     import ui
@@ -350,9 +354,13 @@ def serve(settings: Settings) -> int:
         uploads=Uploads(settings.data_dir / "uploads"),
         loras=LoraLibrary(settings.models_dir, settings.data_dir),
         fetcher=Fetcher(allow_private=settings.allow_private_urls),
+        owner_of=visitor_name,
+        visitor_of=visitor_facts,
     )
     demo = ui.build(studio)
     programs = Programs(settings, jobs, lambda: studio.library)
+    admin = open_admin(settings, jobs)
+    entrance = open_entrance(settings, admin.people)
     demo.launch(
         server_name=settings.host,
         server_port=settings.port,
@@ -362,6 +370,7 @@ def serve(settings: Settings) -> int:
             "middleware": [
                 Middleware(Guard, allowed=home_names(settings)),
                 Middleware(Front, api=programs.face),
+                Middleware(Door, entrance=entrance, pages=pages(entrance, admin)),
             ],
         },
         prevent_thread_lock=True,
@@ -376,8 +385,10 @@ def serve(settings: Settings) -> int:
     programs.start()
     gc.collect()
     gc.freeze()  # or each full collection walks all that start-up made, and nobody is answered for 0.2 s
-    if not is_loopback(settings):
+    if "SPACE_ID" in os.environ and not admin.people.list():
         log.warning("everyone who reaches this address sees and can delete the page's history")
+    elif not is_loopback(settings) and not admin.people.list():
+        log.warning("the page is closed until there are people (python app.py people add NAME)")
     sys.stdout.write(f"Pochade is open at http://{settings.host}:{settings.port}\n")
     sys.stdout.flush()
     try:
@@ -404,10 +415,12 @@ class Programs:
         from api.signing import open_signing_key
         from api.webhooks import Webhooks
         from engine.net import Fetcher
+        from people import People
 
         self._files = FileStore(settings.data_dir, settings.output_dir)
         key, is_home = open_signing_key(settings.data_dir), is_loopback(settings)
         keys = Keys(settings.data_dir)
+        is_open = (is_home and not keys.list()) or "SPACE_ID" in os.environ
         api = Api(
             jobs=jobs,
             library=library,
@@ -417,7 +430,7 @@ class Programs:
             fetcher=Fetcher(allow_private=settings.allow_private_urls),
             signing_key=key,
             public_url=settings.public_url,
-            is_open=(is_home and not keys.list()) or "SPACE_ID" in os.environ,
+            is_open=is_open and not People(settings.data_dir).list(),
             aliases=read_aliases(settings.alias),
             require_safety=settings.require_safety,
         )
@@ -458,19 +471,62 @@ def read_aliases(named: Sequence[str]) -> dict[str, str]:
     return {name: model for name, _, model in pairs}
 
 
-def require_keys(settings: Settings) -> None:
-    """Refuse to let others in while nobody needs a key; a Space says on its page that it is open.
+def open_entrance(settings: Settings, people: "People") -> "Entrance":
+    """Make what says who comes in to the page: everybody while nobody else reaches it, or it is a Space, and it has no people."""
+    from api.tickets import Tickets, read_secret
+    from people import Entrance
+
+    is_home = is_loopback(settings) or "SPACE_ID" in os.environ
+    return Entrance(people, Tickets(read_secret(settings.data_dir / "login.key")), is_home=is_home)
+
+
+def open_admin(settings: Settings, jobs: "Jobs") -> "Admin":
+    """Make what owners look after."""
+    from api.keys import Keys
+    from people import Admin, People
+
+    data_dir = settings.data_dir
+    folders = {
+        "Pictures": settings.output_dir,
+        "Data": data_dir,
+        "Models": settings.models_dir,
+    }
+    return Admin(people=People(data_dir), keys=Keys(data_dir), jobs=jobs, folders=folders)
+
+
+def visitor_name(request: "Request") -> str:
+    """Name whose jobs and pictures a visitor of the page sees; the door has said who it is."""
+    from people import VISITOR
+
+    name: str = request.scope[VISITOR].name
+    return name
+
+
+def visitor_facts(request: "Request") -> dict[str, str] | None:
+    """Write what the page shows of a visitor; None where nobody has to log in."""
+    from people import VISITOR
+
+    visitor = request.scope[VISITOR]
+    return {"name": visitor.name, "role": visitor.role} if visitor.has_login else None
+
+
+def require_entry(settings: Settings) -> None:
+    """Refuse to let others in while nobody needs a login or a key; a Space says on its page that it is open.
 
     Raises:
-        InvalidRequest: the studio listens to others and has no key.
+        InvalidRequest: the studio listens to others, and has neither people nor a key.
     """
     from api.keys import Keys
     from engine import InvalidRequest
+    from people import People
 
-    if is_loopback(settings) or "SPACE_ID" in os.environ or Keys(settings.data_dir).list():
+    if is_loopback(settings) or "SPACE_ID" in os.environ:
+        return
+    if People(settings.data_dir).list() or Keys(settings.data_dir).list():
         return
     place = "--share" if settings.share else f"--host {settings.host}"
-    problem = "expected a key before others are let in (python app.py keys add NAME)"
+    ways = "python app.py people add NAME --owner; for programs alone, keys add NAME"
+    problem = f"expected people before others are let in ({ways})"
     raise InvalidRequest("host", f"{problem}, got {place} and none")
 
 
@@ -530,17 +586,33 @@ def keys(arguments: Sequence[str]) -> int:
     """Run ``python app.py keys [--data-dir DIR] add | list | revoke``; returns the exit status."""
     from api.keys import keys_command
 
-    parser = argparse.ArgumentParser(prog="app.py keys", add_help=False)
+    return run_command("keys", keys_command, arguments)
+
+
+def people(arguments: Sequence[str]) -> int:
+    """Run ``python app.py people [--data-dir DIR] add | list | remove | password``; returns the exit status."""
+    from people.command import people_command
+
+    return run_command("people", people_command, arguments)
+
+
+def run_command(
+    name: str, command: Callable[[Sequence[str], Path], int], arguments: Sequence[str]
+) -> int:
+    """Run a command on the data folder; returns the exit status."""
+    parser = argparse.ArgumentParser(prog=f"app.py {name}", add_help=False)
     default = Path(os.environ.get("POCHADE_DATA_DIR", "data"))
     parser.add_argument("--data-dir", type=Path, default=default)
     known, rest = parser.parse_known_args(arguments)
-    return keys_command(rest, known.data_dir)
+    return command(rest, known.data_dir)
 
 
 def main() -> int:
     """Run the studio, or paint once; returns the exit status."""
     if sys.argv[1:2] == ["keys"]:
         return keys(sys.argv[2:])
+    if sys.argv[1:2] == ["people"]:
+        return people(sys.argv[2:])
     settings = read_settings(sys.argv[1:], os.environ)
     os.environ["POCHADE_LOG_LEVEL"] = settings.log_level  # the worker process reads it
     from engine.errors import EngineError

@@ -69,9 +69,11 @@ class Archive:
         error = end if isinstance(end, Failed) else None
         return Standing(state=row.state, error=error, seconds=max(seconds, 0.0))
 
-    def active(self, owner: str) -> list[JobView]:
-        """Read the jobs that are not over, by submission."""
-        query = sa.select(jobs).where(jobs.c.owner == owner, jobs.c.state.in_(UNFINISHED))
+    def active(self, owner: str | None) -> list[JobView]:
+        """Read the jobs that are not over, by submission; None reads everybody's."""
+        query = sa.select(jobs).where(jobs.c.state.in_(UNFINISHED))
+        if owner is not None:
+            query = query.where(jobs.c.owner == owner)
         with self._database.transaction() as connection:
             return self._jobs(connection, connection.execute(query.order_by(jobs.c.number)).all())
 

@@ -246,8 +246,8 @@ class Jobs:
             self._post(self._dispatcher.announce)
             yield news
 
-    def active(self, *, owner: str) -> list[JobView]:
-        """Look at the jobs that are not over, by submission."""
+    def active(self, *, owner: str | None) -> list[JobView]:
+        """Look at the jobs that are not over, by submission; None looks at everybody's."""
         return self._with_progress(self._archive.active(owner))
 
     async def events(

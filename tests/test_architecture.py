@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "app": 9,
     "guard": 9,
+    "people": 9,
     "ui": 8,
     "api": 8,
     "jobs": 7,
@@ -36,11 +37,16 @@ FLOORS = {
     "engine.plan": 2,
     "engine.settle": 2,
     "engine.settle_studio": 2,
+    "engine.settle_enhance": 2,
+    "engine.describe_inputs": 1,
+    "engine.enhance_inputs": 1,
+    "engine.chains": 5,
     "engine.studio_plan": 2,
     "engine.catalog": 1,
     "engine.families": 1,
     "engine.fooocus_dir": 1,
     "engine.library": 2,
+    "engine.lora_facts": 1,
     "engine.image_inputs": 1,
     "engine.knobs": 1,
     "engine.partners": 1,
@@ -70,7 +76,9 @@ ONLY_IN = {
 SIDEWAYS = {("ui", "api"), ("api", "ui")}
 MODULES = [
     *sorted(
-        path for folder in ("engine", "jobs", "api", "ui") for path in (ROOT / folder).rglob("*.py")
+        path
+        for folder in ("engine", "jobs", "api", "ui", "people")
+        for path in (ROOT / folder).rglob("*.py")
     ),
     ROOT / "app.py",
     ROOT / "guard.py",

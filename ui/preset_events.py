@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from engine import InvalidRequest, TextRequest
 from ui.form import Form, Part
+from ui.form_events import visitor
 from ui.problems import as_toast
 from ui.saved_presets import remove, save
 from ui.start import after_preset
@@ -23,7 +25,7 @@ def choose_preset(
         InvalidRequest: there is no such preset.
         ModelNotFound: its base model is neither there nor to be fetched.
     """
-    presets = studio.library.presets
+    presets = studio.library_of(visitor(studio, request)).presets
     if event.preset not in presets:
         raise InvalidRequest("preset", f"expected one of the list, got {event.preset!r:.80}")
     return after_preset(studio.library, start, presets[event.preset])
@@ -34,26 +36,34 @@ def connect_presets(studio: Studio, form: Form[TextRequest], presets: gr.HTML) -
 
     The part's value tells the page what happened.
     """
-    folder = studio.presets_dir
-    if folder is None:
+    if studio.presets_dir is None:
         return
 
-    def save_form(values: Mapping[Part, Any], event: gr.EventData) -> dict[str, Any]:
+    def folder_of(owner: str) -> Path:
+        folder = studio.presets_of(owner)
+        assert folder is not None  # it is below the one there is
+        return folder
+
+    def save_form(
+        values: Mapping[Part, Any], event: gr.EventData, request: gr.Request
+    ) -> dict[str, Any]:
+        owner = visitor(studio, request)
         with as_toast("This preset cannot be saved"):
             key, preset = save(
-                folder,
+                folder_of(owner),
                 str(event.name),
                 form.read(values),
-                taken=studio.library.presets,
+                taken=studio.library_of(owner).presets,
                 replaces=event.replaces is True,
             )
-        studio.put_preset(key, preset)
+        studio.put_preset(owner, key, preset)
         return {"saved": key, "at": time.time_ns()}
 
-    def discard(event: gr.EventData) -> dict[str, Any]:
+    def discard(event: gr.EventData, request: gr.Request) -> dict[str, Any]:
+        owner = visitor(studio, request)
         with as_toast("This preset cannot be deleted"):
-            remove(folder, str(event.preset))
-        studio.put_preset(str(event.preset), None)
+            remove(folder_of(owner), str(event.preset))
+        studio.put_preset(owner, str(event.preset), None)
         return {"discarded": str(event.preset), "at": time.time_ns()}
 
     usual: dict[str, Any] = {

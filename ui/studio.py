@@ -1,6 +1,7 @@
 """What the page needs to know of the rest of the program."""
 
 import dataclasses
+import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,10 +12,13 @@ from starlette.requests import Request
 
 from engine import Catalog, Fetches, Library, check_asked
 from engine.net import Fetcher
-from engine.presets import Preset
+from engine.presets import Preset, read_own_presets
 from jobs import Jobs
 from ui.image_input import Uploads
 from ui.lora_library import LoraLibrary
+
+LOCAL = "local"
+"""The visitor where nobody has to log in."""
 
 
 @dataclass
@@ -35,12 +39,16 @@ class Studio:
     """Takes in LoRAs and notes on them; None where there is no folder for either."""
     fetcher: Fetcher = field(default_factory=Fetcher)
     """Goes to the addresses that visitors name."""
-    owner_of: Callable[[Request], str] = lambda request: "local"
+    owner_of: Callable[[Request], str] = lambda request: LOCAL
     """Names whose jobs and pictures a visitor sees."""
+    visitor_of: Callable[[Request], Mapping[str, str] | None] = lambda request: None
+    """Tells name and role of a visitor who has logged in; None where nobody has to."""
     revision: int = field(default=0, init=False)
     """Counts how often the library changed, so that pages see when to look again."""
     fetches: Fetches = field(init=False, repr=False)
     """Weights that visitors want now."""
+    _presets: dict[str, Mapping[str, Preset]] = field(default_factory=dict, init=False, repr=False)
+    """Presets of their own, by the visitors who saved them."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,6 +68,7 @@ class Studio:
         with self._lock:
             if self.read_library is not None:
                 self.library = self.read_library()
+                self._presets.clear()
                 self.revision += 1
 
     def touch(self) -> None:
@@ -72,10 +81,36 @@ class Studio:
         if self.catalog.has_arrivals:
             threading.Thread(target=self.refresh, name="library", daemon=True).start()
 
-    def put_preset(self, name: str, preset: Preset | None) -> None:
-        """Add a preset to the library, or take it out; the file is somebody else's work."""
+    def presets_of(self, owner: str) -> Path | None:
+        """Say where the presets of a visitor go; those of ``local`` are in everybody's list."""
+        if self.presets_dir is None or owner == LOCAL:
+            return self.presets_dir
+        return self.presets_dir / "people" / hashlib.sha256(owner.encode()).hexdigest()[:32]
+
+    def library_of(self, owner: str) -> Library:
+        """What a visitor may name: the library, with presets of his own."""
+        folder = self.presets_of(owner)
+        if folder is None or owner == LOCAL:
+            return self.library
         with self._lock:
-            presets = {key: it for key, it in self.library.presets.items() if key != name}
-            more = {} if preset is None else {name: preset}
-            self.library = dataclasses.replace(self.library, presets={**presets, **more})
+            if owner not in self._presets:
+                self._presets[owner] = read_own_presets(folder)
+            presets = {**self.library.presets, **self._presets[owner]}
+            return dataclasses.replace(self.library, presets=presets)
+
+    def put_preset(self, owner: str, name: str, preset: Preset | None) -> None:
+        """Add a preset to a visitor's library, or take it out; the file is somebody else's work."""
+        with self._lock:
+            if owner == LOCAL:
+                self.library = dataclasses.replace(
+                    self.library, presets=_changed(self.library.presets, name, preset)
+                )
+            self._presets.pop(owner, None)
             self.revision += 1
+
+
+def _changed(
+    presets: Mapping[str, Preset], name: str, preset: Preset | None
+) -> Mapping[str, Preset]:
+    rest = {key: it for key, it in presets.items() if key != name}
+    return rest if preset is None else {**rest, name: preset}

@@ -106,7 +106,10 @@ class _Pages:
     def state(self, request: Request) -> Response:
         active = self._jobs.active(owner=self._owner(request))
         facts = _studio_facts(self._studio)
-        return as_json({"studio": facts, "jobs": [job_facts(job) for job in active]})
+        visitor = self._studio.visitor_of(request)
+        return as_json(
+            {"studio": facts, "visitor": visitor, "jobs": [job_facts(job) for job in active]}
+        )
 
     def job(self, request: Request) -> Response:
         return as_json(job_facts(self._job(request)))
@@ -191,7 +194,9 @@ class _Pages:
 
     def lists(self, request: Request) -> Response:
         revision = self._studio.revision  # first, or a change meanwhile would go unseen
-        known = lists(self._studio.library, own_presets(self._studio.presets_dir))
+        owner = self._owner(request)
+        own = own_presets(self._studio.presets_of(owner))
+        known = lists(self._studio.library_of(owner), own)
         return as_json({**known, "revision": revision})
 
     def styles(self, request: Request) -> Response:

@@ -118,7 +118,7 @@ def test_nobody_else_is_let_in_before_there_is_a_key(tmp_path, flags, monkeypatc
     monkeypatch.delenv("SPACE_ID", raising=False)
     settings = app.read_settings([*flags, "--data-dir", str(tmp_path)], {})
     with pytest.raises(InvalidRequest, match="keys add NAME"):
-        app.require_keys(settings)
+        app.require_entry(settings)
     Keys(tmp_path).add("ann")
-    app.require_keys(settings)
+    app.require_entry(settings)
     assert app.read_settings([], {}).host == "127.0.0.1"

@@ -1,7 +1,8 @@
-// The head of the page: its name, what the worker is up to, and the sheet of shortcuts.
+// The head of the page: its name, what the worker is up to, who has logged in, and the sheet of shortcuts.
 
 import { el } from "./dom.js";
 import { keys, sheet } from "./keys.js";
+import { address } from "./server.js";
 import { watcher } from "./watcher.js";
 
 const WORDS = { starting: "Starting", loading: "Loading the model", ready: "Ready", restarting: "Restarting", stopped: "Stopped" };
@@ -9,7 +10,8 @@ const WORDS = { starting: "Starting", loading: "Loading the model", ready: "Read
 export function mount({ element }) {
   const status = el("span", { id: "status", role: "status" });
   const help = el("button", { type: "button", id: "shortcuts", "aria-label": "Keyboard shortcuts", title: "Keyboard shortcuts (?)", onclick: sheet }, "?");
-  element.replaceChildren(el("h1", {}, "Pochade"), status, help);
+  const visitor = el("details", { id: "visitor", hidden: true });
+  element.replaceChildren(el("h1", {}, "Pochade"), status, visitor, help);
   watcher.addEventListener("change", () => {
     const { studio, offline } = watcher;
     if (!studio) return;
@@ -17,6 +19,34 @@ export function mount({ element }) {
     if (status.textContent !== text) status.textContent = text;
     status.dataset.state = offline ? "stopped" : studio.state;
     status.title = studio.message || text;
+    greet(visitor, watcher.visitor);
   });
+  document.addEventListener("click", (event) => visitor.contains(event.target) || visitor.removeAttribute("open"));
   keys();
+}
+
+// Shows who has logged in, and the way out; nothing where nobody has to log in.
+function greet(place, visitor) {
+  const known = visitor && `${visitor.role} ${visitor.name}`;
+  if (!visitor || place.dataset.known === known) return;
+  place.dataset.known = known;
+  place.hidden = false;
+  place.replaceChildren(
+    el("summary", { title: `Logged in as ${visitor.name}` }, visitor.name),
+    el("div", {},
+      visitor.role === "owner" ? el("a", { href: address("../admin") }, "People, keys, queue") : null,
+      el("button", { type: "button", id: "log_out", onclick: leave }, "Log out")));
+}
+
+// Logs out; what the page kept in this browser is not for whoever comes next.
+function leave() {
+  try {
+    localStorage.clear();
+    indexedDB.deleteDatabase("pochade");
+  } catch {
+    // A browser that keeps nothing has nothing to forget.
+  }
+  const form = el("form", { method: "post", action: address("../logout"), hidden: true });
+  document.body.append(form);
+  form.submit();
 }

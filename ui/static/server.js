@@ -20,5 +20,6 @@ async function content(answer) {
   if (answer.ok) return answer.json();
   const told = await answer.json().catch(() => null);
   const { status } = answer;
+  if (status === 401) location.assign(address("../login")); // the login has ended
   throw Object.assign(new Error(told?.detail ?? `${answer.url}: ${status}`), { status, told: told?.detail });
 }

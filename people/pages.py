@@ -1,0 +1,136 @@
+"""Our own pages before and beside the studio's: login, logout, the owners' page, and pictures that were shared."""
+
+from html import escape
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import anyio.to_thread
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from api.limits import client_address
+from engine import EngineError
+from people.admin import Admin, admin_routes
+from people.entrance import COOKIE, LOGIN_S, Entrance, TooManyTries
+from people.headers import SAFE
+
+STATIC = Path(__file__).parent / "static"
+MAX_FORM = 4096
+"""Longest body of a login in bytes."""
+LOOKS_AT_ONCE = 2
+"""Passwords that are looked at at the same time: each takes much memory and a core."""
+MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
+STATUS = {"wrong_password": 401, "too_many_tries": 429, "storage_failed": 503}
+
+
+def pages(entrance: Entrance, admin: Admin) -> Starlette:
+    """Put our own pages together."""
+    doors = _LoginPages(entrance)
+    routes: list[BaseRoute] = [
+        Route("/login", doors.show, methods=["GET"]),
+        Route("/login", doors.login, methods=["POST"]),
+        Route("/logout", doors.logout, methods=["POST"]),
+        Route("/people/{name}", _Files().static, methods=["GET"]),
+        *admin_routes(admin, _page("admin.html")),
+    ]
+    return Starlette(routes=routes)
+
+
+class _LoginPages:
+    def __init__(self, entrance: Entrance) -> None:
+        self._entrance = entrance
+        self._page = _page("login.html")
+        self._looks: anyio.CapacityLimiter | None = None
+
+    async def show(self, request: Request) -> Response:
+        """Ask for name and password; tells how people are made where there are none."""
+        if not self._entrance.people.list():
+            return self._say("Nobody can log in yet: python app.py people add NAME --owner", 200)
+        return self._say("", 200)
+
+    async def login(self, request: Request) -> Response:
+        """Look at name and password; the right ones open the page."""
+        form = await _form(request)
+        address = client_address(request.scope)
+        name = form.get("name", "").strip()
+        try:
+            self._entrance.begin(name, address)
+            self._looks = self._looks or anyio.CapacityLimiter(LOOKS_AT_ONCE)
+            login = await anyio.to_thread.run_sync(
+                self._entrance.login, name, form.get("password", ""), address, limiter=self._looks
+            )
+        except EngineError as error:
+            answer = self._say(str(error), STATUS.get(error.kind, 503))
+            if isinstance(error, TooManyTries):
+                answer.headers["Retry-After"] = str(error.wait_s)
+            return answer
+        answer = _away(request, "/")
+        answer.set_cookie(
+            COOKIE,
+            login,
+            max_age=int(LOGIN_S),
+            path="/",
+            secure=_is_https(request),
+            httponly=True,
+            samesite="lax",
+        )
+        return answer
+
+    async def logout(self, request: Request) -> Response:
+        """Forget who asks; browsers that can forget what the page kept."""
+        answer = _away(request, "/login")
+        answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
+        answer.headers["Clear-Site-Data"] = '"storage"'
+        return answer
+
+    def _say(self, words: str, status: int) -> Response:
+        text = self._page.replace("{{words}}", escape(words))
+        return HTMLResponse(text, status, headers=SAFE)
+
+
+class _Files:
+    """What the pages load. Read once: a name from outside is only looked up here."""
+
+    def __init__(self) -> None:
+        self._files = {
+            path.name: (path.read_bytes(), MEDIA_TYPES[path.suffix])
+            for path in STATIC.iterdir()
+            if path.suffix in MEDIA_TYPES
+        }
+
+    async def static(self, request: Request) -> Response:
+        found = self._files.get(request.path_params["name"])
+        if found is None:
+            return JSONResponse({"detail": "people: no file of that name"}, 404, headers=SAFE)
+        headers = {**SAFE, "Cache-Control": "no-cache"}
+        return Response(found[0], media_type=found[1], headers=headers)
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """Read a posted form, of which the first value of each name counts; an overlong one is empty."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_FORM:
+            return {}
+    try:
+        fields = parse_qs(body.decode("utf-8", errors="replace"), max_num_fields=10)
+    except ValueError:
+        return {}
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _page(name: str) -> str:
+    return (STATIC / name).read_text(encoding="utf-8")
+
+
+def _away(request: Request, path: str) -> Response:
+    return RedirectResponse(f"{request.scope.get('root_path', '')}{path}", 303, headers=SAFE)
+
+
+def _is_https(request: Request) -> bool:
+    """Whether the browser came by https, to us or to what stands before us."""
+    origin = request.headers.get("origin", "")
+    return request.url.scheme == "https" or origin.startswith("https://")

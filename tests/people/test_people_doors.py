@@ -1,0 +1,160 @@
+"""Every route of the page and of our own pages against who asks: nobody, a guest, another guest, an owner."""
+
+import gc
+import re
+
+import pytest
+from starlette.routing import Route
+from starlette.websockets import WebSocketDisconnect
+
+import ui
+from people.admin import ACTIONS
+from people.door import OF_OWNERS, OPEN, OURS
+from tests.people.house import House
+from tests.ui.studios import in_event_loop
+
+VISITORS = ("ann", "bob", "olga")
+PRIVATE = ("{job}", "{image}", "/inputs/{name}")
+"""What an address of somebody's own has in it."""
+OUTSIDE = {("GET", "/login"), ("POST", "/login"), ("POST", "/logout"), ("GET", "/people/{name}")}
+"""Our own pages that anybody may ask for."""
+GRADIO_LEAST, STUDIO_LEAST = 40, 25
+
+
+def listed(routes, below: str = ""):
+    """List method and template of every route, those of mounted parts among them."""
+    for route in routes:
+        path = below + getattr(route, "path", "")
+        inner = getattr(route, "original_router", route)  # FastAPI's wrapper of a router
+        if not isinstance(route, Route) and hasattr(inner, "routes"):
+            yield "GET", f"{path}/x"
+            yield from listed(inner.routes, path)
+        else:
+            for method in getattr(route, "methods", None) or {"GET"}:
+                yield method, path
+
+
+def example(template: str) -> str:
+    return re.sub(r"\{[^}]+\}", "x", template)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_gradios_own_routes_know_nobody(house: House) -> None:
+    """What Gradio opens is behind the door too, whatever a later version adds."""
+    import gradio
+
+    def build():
+        return gradio.routes.App.create_app(ui.build(house.studio))
+
+    app = in_event_loop(build)
+    routes = sorted(set(listed(app.routes)))
+    assert len(routes) > GRADIO_LEAST
+    arrived = []
+
+    async def page(scope, receive, send):
+        arrived.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    nobody = house.visit(app=page)
+    visitors = [house.visit(name, page) for name in VISITORS]
+    for method, template in routes:
+        path = example(template)
+        ours = any(path == own or path.startswith(f"{own}/") for own in OURS)
+        arrived.clear()
+        status = nobody.request(method, path).status_code
+        if path.rstrip("/") in OPEN:
+            assert status == 200, path
+        elif not ours:
+            assert status == (303 if path == "/" and method in ("GET", "HEAD") else 401), path
+            assert arrived == [], path
+            assert all(it.request(method, path).status_code == 200 for it in visitors), path
+            assert arrived == [path] * 3
+    assert "/gradio_api/queue/join" in {path for _, path in routes}
+    gc.collect()  # here, where what Gradio left open may be
+
+
+def test_every_route_of_the_page_knows_guests_and_owners(house: House) -> None:
+    image = house.paint("ann").images[0]
+    nobody, (ann, bob, olga) = house.visit(), map(house.visit, VISITORS)
+    png = ann.get(f"/studio/images/{image.id}/file").content
+    name = ann.post("/studio/inputs", content=png).json()["name"]
+    hers = {"job": image.job_id, "image": image.id, "name": name, "kind": "x"}
+    never = {"job": "x", "image": "x", "name": "0" * 64 + ".png", "kind": "x"}
+    routes = sorted(set(listed(ui.routes(house.studio))) - {("GET", "/studio/static/{name}")})
+    assert len(routes) >= STUDIO_LEAST
+    for method, template in routes:
+        if method == "HEAD":
+            continue
+
+        def ask(client, facts, method=method, template=template):
+            path = template.replace("{image:int}", "0").format(**facts)
+            return client.request(method, path, json={}).status_code
+
+        assert ask(nobody, hers) == 401, template
+        assert ask(nobody, never) == 401, template
+        seen = {"ann": ask(ann, hers), "bob": ask(bob, hers), "olga": ask(olga, hers)}
+        if (method, template) in OF_OWNERS:
+            assert seen["ann"] == seen["bob"] == 403, (template, seen)
+            assert seen["olga"] not in (401, 403), (template, seen)
+        elif any(it in template for it in PRIVATE):
+            unknown = {ask(client, never) for client in (ann, bob, olga)}
+            assert unknown == {seen["bob"]} == {seen["olga"]}, (template, seen, unknown)
+            assert seen["bob"] in (404, 422), (template, seen)
+            assert seen["ann"] not in (401, 403), (template, seen)
+        else:
+            assert len(set(seen.values())) == 1, (template, seen)
+            assert seen["ann"] not in (401, 403, 404), (template, seen)
+    assert ann.get(f"/studio/images/{image.id}/file").content == png
+
+
+def test_every_route_of_our_own_pages_knows_guests_and_owners(house: House) -> None:
+    routes = {(method, path) for method, path in listed(house.pages.routes) if method != "HEAD"}
+    clients = [house.visit(), *map(house.visit, VISITORS)]
+    closed = routes - OUTSIDE
+    assert {("POST", f"/admin/{path}") for path in ACTIONS} < closed
+    for method, template in sorted(closed):
+        seen = [it.request(method, example(template), json={}).status_code for it in clients]
+        assert seen[:3] == [401, 403, 403], (template, seen)
+        assert seen[3] in (200, 422), (template, seen)
+    for method, template in sorted(OUTSIDE):
+        seen = {it.request(method, example(template)).status_code for it in clients}
+        assert len(seen) == 1, (template, seen)
+
+
+def test_no_socket_opens_without_a_login(house: House) -> None:
+    async def page(scope, receive, send):
+        raise AssertionError("the door let a socket in")
+
+    for path in ("/", "/gradio_api/queue/join", "/studio/state"):
+        with pytest.raises(WebSocketDisconnect), house.visit(app=page).websocket_connect(path):
+            pass
+
+
+def test_guests_see_neither_the_history_nor_the_queue_of_others(house: House) -> None:
+    image = house.paint("ann", "only ann's").images[0]
+    ann, bob, olga = map(house.visit, VISITORS)
+    assert [it["id"] for it in ann.get("/studio/images").json()["images"]] == [image.id]
+    for other in (bob, olga):
+        assert other.get("/studio/images").json()["images"] == []
+        assert other.get("/studio/state").json()["jobs"] == []
+        gone = other.post("/studio/images/delete", json={"ids": [image.id]})
+        assert gone.json() == {"count": 0}
+    assert ann.get("/studio/state").json()["visitor"] == {"name": "ann", "role": "guest"}
+
+
+def test_pictures_from_before_there_were_people_are_nobodys_but_locals(house: House) -> None:
+    image = house.paint("local").images[0]
+    for name in VISITORS:
+        assert house.visit(name).get(f"/studio/images/{image.id}/file").status_code == 404
+
+
+def test_a_path_that_nobody_knows_is_closed(house: House) -> None:
+    for path in (
+        "/anything",
+        "/studio/later",
+        "//studio/state",
+        "/studio/../login/../studio/state",
+    ):
+        assert house.visit().get(path).status_code in (401, 404), path
