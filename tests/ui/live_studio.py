@@ -8,6 +8,7 @@ from typing import Any
 
 import ui
 from engine import Shelves, TextRequest, plan, read_library
+from engine.net import Fetcher
 from jobs import ImageView
 from tests.ui.studios import full_library, open_jobs
 from ui.image_input import Uploads
@@ -34,6 +35,7 @@ class LiveStudio:
             read_library=read,
             presets_dir=folder / "presets",
             uploads=Uploads(folder / "uploads"),
+            fetcher=Fetcher(allow_private=True),
             loras=LoraLibrary(models_dir or folder / "models", folder / "data"),
         )
         self.demo = ui.build(self.studio)

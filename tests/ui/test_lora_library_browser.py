@@ -9,7 +9,6 @@ import pytest
 
 from engine import Library
 from engine.catalog import read_catalog
-from engine.net import Fetcher
 from tests.file_server import file_server
 from tests.lora_files import hostile_files, lora_bytes, weights_bytes, write_lora
 from tests.ui.studios import full_library
@@ -46,7 +45,7 @@ def models_dir(tmp_path: Path) -> Path:
 def shelf(live, models_dir: Path, tmp_path: Path) -> Iterator[None]:
     """The studio has a models folder of its own, that LoRAs may come into."""
     studio = live.studio
-    before = studio.read_library, studio.loras, studio.fetches._guard
+    before = studio.read_library, studio.loras
 
     def read() -> Library:
         catalog = read_catalog(models_dir)
@@ -55,10 +54,9 @@ def shelf(live, models_dir: Path, tmp_path: Path) -> Iterator[None]:
         )
 
     studio.read_library, studio.loras = read, LoraLibrary(models_dir, tmp_path / "data")
-    studio.fetches._guard = Fetcher(allow_private=True)
     studio.refresh()
     yield
-    studio.read_library, studio.loras, studio.fetches._guard = before
+    studio.read_library, studio.loras = before
     studio.refresh()
 
 
