@@ -41,6 +41,19 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + check
 
 
+def test_a_picture_of_the_lora_studio_keeps_the_base_model_that_is_fetched(library):
+    may = dataclasses.replace(library, may_fetch=lambda _url: True)
+    advanced = {"base_model": "someone/model"}
+    request = TextRequest(prompt="x", studio={"eta": 0.5}, advanced=advanced)
+    file = encode_image(Image.new("RGB", (16, 16)), plan(request, may, seed=0), 0)
+    found = read_picture(file, may)
+    assert (found.fields["studio.eta"], found.notes) == (0.5, ())
+    assert found.fields["advanced.base_model"] == "someone/model"
+    refused = read_picture(file, library)
+    assert "advanced.base_model" not in refused.fields
+    assert refused.notes == ("someone/model is not installed and was left out",)
+
+
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
 def test_a_picture_of_our_own_gives_all_of_its_settings(library, output_format):
     found = read_picture(file_of(library, output_format), library)

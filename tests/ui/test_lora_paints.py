@@ -39,6 +39,10 @@ def test_a_picture_is_painted_and_painted_again_from_its_settings(open_page, liv
     page.get_by_role("tab", name="LoRA", exact=True).click()
     page.fill("#lora_num_inference_steps input[type=number]", "3")
     page.fill(SEED, "5")
+    page.click("#lora_pictures-button")
+    page.wait_for_selector("#lora_ip_adapters", state="visible")
+    page.wait_for_selector("#lora_relighting", state="hidden")  # made for SD 1.5
+    page.click("#lora_common-button")
     page.click("#lora_generate")
     page.wait_for_selector(".tile.done img[src$='/file']")
     first = live.newest("red star")

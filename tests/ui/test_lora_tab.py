@@ -139,6 +139,34 @@ def empty_rows(page) -> None:
     page.get_by_role("tab", name="Text", exact=True).click()
 
 
+def test_a_picture_of_the_studio_that_is_brought_opens_the_tab(open_page, live):
+    image = live.paint("brought along", studio={"eta": 0.25, "scheduler": "DDIM"})
+    page = open_page()
+    with page.expect_file_chooser() as waiting:
+        page.click("#from_picture")
+    waiting.value.set_files(image.path)
+    page.wait_for_selector("#lora_settings", state="visible")
+    page.wait_for_function("document.querySelector('#prompt textarea').value === 'brought along'")
+    wait_for_value(page, "#lora_scheduler input", "DDIM")
+
+
+def test_the_keyboard_goes_from_the_prompt_to_generate_and_into_the_settings(open_page):
+    page = open_page()
+    open_lora(page)
+    page.focus("#prompt textarea")
+    order = []
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        order.append(
+            page.evaluate("document.activeElement.id || document.activeElement.closest('[id]').id")
+        )
+    assert order[:2] == ["lora_generate", "settings_switch"]
+    page.focus("#lora_common-button")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "lora_addons-button"
+    page.wait_for_selector("#lora_lora_rows", state="visible")
+
+
 def test_text_and_lora_do_not_touch_each_other(open_page, live):
     page = open_page()
     fill(page, "both ways steps=50", images=3)
