@@ -44,7 +44,7 @@ from tests.tiny_adapters import (
     save_adapter,
     tiny_encoder,
 )
-from tests.toy_controls import toy_controlnet
+from tests.toy_controls import toy_controlnet, toy_union
 
 pytestmark = [
     pytest.mark.torch,
@@ -350,7 +350,10 @@ def tiny(models_dir, tmp_path_factory):
         path = save_adapter(folder / f"{name}.safetensors", random_tensors(shapes, seed))
         kinds.append(Weights(name=path.name, path=path, kind="controlnet"))
     toy_controlnet(loaded).save_pretrained(folder / "toy")
-    kinds.append(Weights(name="toy", path=folder / "toy", kind="controlnet"))
+    toy_union(loaded).save_pretrained(folder / "union")
+    kinds += [
+        Weights(name=name, path=folder / name, kind="controlnet") for name in ("toy", "union")
+    ]
     return Catalog(found.checkpoints, kinds)
 
 
@@ -718,6 +721,19 @@ def test_a_guessing_net_reads_on_the_positive_side_only(read_aloud):
     assert [control.side for control in followed.controls] == ["positive"]
 
 
+def test_a_union_is_told_the_kind_of_drawing(tiny, tiny_model, pictures):
+    def paint(mode):
+        net = named({"path": "union", "image": "box", "mode": mode})
+        job = settled(tiny, "tiny", SIZE, controlnets=[net])
+        return latents_of(tiny_model, tiny, job, pictures)
+
+    assert difference(paint("depth"), paint("canny")) > 1e-3
+    assert torch.equal(paint("canny"), paint("lineart"))
+    for mode in (None, "dept"):
+        with pytest.raises(InvalidRequest, match=r"^studio\.controlnets\.0\.mode: .* pose, depth"):
+            paint(mode)
+
+
 # The pocket model's own adapter, through the engine
 
 
@@ -738,7 +754,8 @@ def pixels_of(engine, job, pictures):
 
 def test_one_request_follows_a_drawing_and_pictures(catalog, engine, pictures):
     def paint(**studio):
-        return pixels_of(engine, settled(catalog, "pocket", **studio), pictures)
+        job = settled(catalog, "pocket", num_inference_steps=3, **studio)
+        return pixels_of(engine, job, pictures)
 
     adapter = {"path": "pocket_image_prompt.safetensors", "images": ["blue", "red"]}
     net = {"path": NET, "image": "box"}
@@ -760,7 +777,7 @@ def test_one_request_follows_a_drawing_and_pictures(catalog, engine, pictures):
 def test_in_tiles_masks_go_with_their_places(shown):
     tiles = {"width": 192, "height": 192, "stride_width": 128, "stride_height": 128}
     free, whole, black, left = (
-        shown(*adapters, tiles=tiles)
+        shown(*adapters, tiles=tiles, num_inference_steps=2)
         for adapters in ((), ({},), ({"mask": "black"},), ({"mask": "left"},))
     )
     assert difference(black, free) < EXACT
