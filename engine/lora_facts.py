@@ -293,7 +293,7 @@ def _tags(text: str) -> tuple[tuple[str, int], ...]:
     counts: Counter[str] = Counter()
     for tags in folders.values() if isinstance(folders, dict) else ():
         for tag, count in tags.items() if isinstance(tags, dict) else ():
-            word = plain(tag, MAX_NAME)
-            if word and type(count) is int and 0 < count < 2**53:
-                counts[word] += count
-    return tuple(counts.most_common(TAGS))
+            if type(count) is int and 0 < count < 2**53:
+                counts[tag] += count
+    most = ((plain(tag, MAX_NAME), count) for tag, count in counts.most_common(2 * TAGS))
+    return tuple((tag, count) for tag, count in most if tag)[:TAGS]
