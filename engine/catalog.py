@@ -48,6 +48,8 @@ ANNOTATORS = "annotators"
 """Folder of the weights that draw further drawings; controlnet-aux finds its own there."""
 INDEX = "model_index.json"
 """File that makes a folder one of diffusers."""
+WORDS = "describe.json"
+"""File with the words that a base model has for pictures."""
 FETCHED = "fetched"
 """Folder of the weights that requests named by their address or by a repository."""
 Kind = Literal[
@@ -62,6 +64,7 @@ Kind = Literal[
     "upscaler",
     "inpaint",
     "segmenter",
+    "describer",
     "unet",
     "ic_light",
     "insightface",
@@ -79,6 +82,7 @@ FOLDERS: Mapping[Kind, str] = {
     "upscaler": "upscale_models",
     "inpaint": "inpaint",
     "segmenter": "segmenters",
+    "describer": "describers",
     "unet": "unet",
     "ic_light": "ic_light",
     "insightface": "insightface",
@@ -96,6 +100,7 @@ ENDINGS: Mapping[Kind, tuple[str, ...]] = {
     "upscaler": (".safetensors", ".bin", ".pth"),
     "inpaint": (".safetensors", ".pth", ".patch", ".onnx"),
     "segmenter": (".safetensors",),
+    "describer": (".safetensors", ".onnx", ".csv"),
     "unet": (".safetensors",),
     "ic_light": (".safetensors",),
     "insightface": (".onnx",),
@@ -112,6 +117,7 @@ _WORDS: Mapping[Kind, str] = {
     "upscaler": "upscaler",
     "inpaint": "inpaint model",
     "segmenter": "segmenter",
+    "describer": "describer",
     "unet": "UNet",
     "ic_light": "IC-Light model",
     "insightface": "face recognition pack",
@@ -221,6 +227,11 @@ class Checkpoint:
     """Repository on the Hugging Face hub that it is fetched from first; None when it is there."""
     source: Source | None = None
     """Where its file is fetched from first; None when it is there."""
+
+    @property
+    def words(self) -> Path:
+        """Where a folder has the words for what its own encoders see in a picture."""
+        return self.path / WORDS
 
     @property
     def is_pocket(self) -> bool:

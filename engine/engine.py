@@ -17,6 +17,7 @@ from PIL import Image
 
 from engine.begin import begin_image
 from engine.catalog import Catalog, Checkpoint, Weights
+from engine.chains import Chains
 from engine.errors import EngineError, ModelIncompatible, ModelNotFound, OutOfMemory
 from engine.events import Event, ImageReady, Progress
 from engine.fetching import Fetches
@@ -136,6 +137,7 @@ class Engine:
             device, hashes.get, is_required=require_safety, allow_pickle=allow_pickle
         )
         self._works: dict[str, Work] = {}
+        self._chains = Chains(self._admit)
         self._starts = Starts(device, allow_pickle=allow_pickle)
         self._counters: Counter[str] = Counter()
         self._max_rows = CPU_ROWS if device.type == "cpu" else GPU_ROWS
@@ -178,6 +180,14 @@ class Engine:
             ModelNotFound: weights that it needs are not in the catalog.
             InvalidRequest: its pictures must be checked, and nothing can check them.
         """
+        if plan.enhancements:
+            self._weights_of(plan)
+            self._chains.begin(job_id, plan, inputs)
+        else:
+            self._admit(job_id, plan, inputs)
+
+    def _admit(self, job_id: str, plan: Plan, inputs: Mapping[str, Path]) -> None:
+        """Take a job, or a part of one, that is done in one go."""
         weights = self._weights_of(plan)
         checker = self._safety.find(self._palette.catalog, plan)
         needed = weights if checker is None else [*weights, checker]
@@ -201,6 +211,7 @@ class Engine:
 
     def cancel(self, job_id: str) -> None:
         """End a job; images that are ready stay."""
+        self._chains.forget(job_id)
         if work := self._works.get(job_id):
             work.stop()
 
@@ -209,6 +220,9 @@ class Engine:
 
         What is already known is told before anything slow begins.
         """
+        return self._chains.follow(self._step())
+
+    def _step(self) -> Sequence[tuple[str, Event]]:
         if told := self._tell():
             return told
         self._watch_fetches()
@@ -337,6 +351,9 @@ class Engine:
     def _begin(self, work: Work, beginning: Beginning) -> None:
         """Begin the next image of a job; one that needs no painting is ready at once."""
         index = work.waiting[0]
+        if beginning.text is not None:
+            work.finish_text(beginning.text)
+            return
         if beginning.result is not None:
             work.waiting.pop(0)
             work.finish_image(self._ready(work, index, Image.fromarray(beginning.result)))

@@ -81,6 +81,10 @@ class Finished:
     """Seconds by stage: ``load``, ``encode``, ``sample``, ``decode``, ``total``."""
     has_nsfw_concepts: tuple[bool, ...] = ()
     """One flag an image that was made, in order."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what was asked and could not be done, for the person who asked."""
+    text: str = ""
+    """What a picture was put into, where that was asked for; such a job has no images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,18 @@ from collections.abc import Iterator, Mapping
 
 from engine.catalog import Catalog, Checkpoint, Weights
 from engine.library import INTERPOSER
-from engine.plan import FindMask, FromPicture, ImagePrompts, Lora, Plan, Repainting, Start
+from engine.plan import (
+    DescribePicture,
+    Enhancement,
+    FindMask,
+    FromPicture,
+    Given,
+    ImagePrompts,
+    Lora,
+    Plan,
+    Repainting,
+    Start,
+)
 from engine.references import AddOn, find_weights
 from engine.studio_plan import Asset, StudioPlan
 
@@ -26,8 +37,18 @@ def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
     Raises:
         ModelNotFound: one is not in the catalog.
     """
+    later = [
+        weights
+        for chain in plan.enhancements[:1]
+        for it in chain
+        for weights in _later(catalog, it)
+    ]
     if isinstance(plan.start, FindMask):
         return [*_mask_helpers(catalog, plan.start)]
+    if isinstance(plan.start, DescribePicture):
+        return [*_describers(catalog, plan.start)]
+    if isinstance(plan.start, Given):
+        return later
     weights: list[Checkpoint | Weights] = [base_checkpoint(catalog, plan)]
     if plan.refiner is not None and plan.refiner.model != plan.base_model:
         weights.append(catalog.checkpoint(plan.refiner.model, "refiner_model"))
@@ -40,7 +61,14 @@ def needed_weights(catalog: Catalog, plan: Plan) -> list[Checkpoint | Weights]:
         weights += _image_prompt_helpers(catalog, plan.image_prompts)
     if plan.studio is not None:
         weights += _studio_helpers(catalog, plan.studio)
-    return weights + [lora_file(catalog, item) for item in plan.loras]
+    return weights + [lora_file(catalog, item) for item in plan.loras] + later
+
+
+def _later(catalog: Catalog, asked: Enhancement) -> Iterator[Checkpoint | Weights]:
+    """List what one enhancement takes."""
+    if asked.find is not None:
+        yield from _mask_helpers(catalog, asked.find)
+    yield from needed_weights(catalog, asked.paint)
 
 
 def base_checkpoint(catalog: Catalog, plan: Plan) -> Checkpoint:
@@ -105,6 +133,12 @@ def _mask_helpers(catalog: Catalog, start: FindMask) -> Iterator[Weights]:
     for name in (start.detector, start.sam):
         if name is not None:
             yield catalog.weights("segmenter", name, "mask_from.model")
+
+
+def _describers(catalog: Catalog, start: DescribePicture) -> Iterator[Weights]:
+    for name in (start.captioner, start.tagger, start.tags):
+        if name is not None:
+            yield catalog.weights("describer", name, "describe.kinds")
 
 
 def _image_prompt_helpers(catalog: Catalog, asked: ImagePrompts) -> Iterator[Weights]:

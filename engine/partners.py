@@ -111,6 +111,21 @@ SAM: Mapping[SamModel, Offer] = {
 """Draw the outline of what is in a box."""
 
 
+CAPTIONER = Offer(
+    file="blip-image-captioning-large",
+    kind="describer",
+    source=Source(
+        url="https://huggingface.co/Salesforce/blip-image-captioning-large",
+        hub_id="Salesforce/blip-image-captioning-large",
+    ),
+)
+"""Writes a sentence about a photograph (BSD-3-Clause); the smaller one of the same people exists pickled alone."""
+TAGGER = _offer("describer", _MISC, "wd-v1-4-moat-tagger-v2.onnx")
+"""Lists the tags of a drawing (Apache-2.0)."""
+TAGS = _offer("describer", _MISC, "wd-v1-4-moat-tagger-v2.csv")
+"""Their names."""
+
+
 def partner(role: Role, base: Checkpoint, catalog: Catalog, field: str) -> Weights:
     """Find the helper of a base model for a role.
 
@@ -175,3 +190,4 @@ def partner_offers() -> Iterator[Offer]:
     yield from MASK_NETWORKS.values()
     yield DETECTOR
     yield from SAM.values()
+    yield from (CAPTIONER, TAGGER, TAGS)

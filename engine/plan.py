@@ -200,7 +200,35 @@ class FindMask:
     grow_boxes: int = 0
 
 
-Start = FromNoise | FromPicture | Repainting | FindMask
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """Nothing is painted: the picture is there, and is enhanced."""
+
+    kind: Literal["given"] = "given"
+    image: str
+    """Name of the file among the job's inputs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribePicture:
+    """No picture is painted: one is put into words."""
+
+    kind: Literal["describe"] = "describe"
+    image: str
+    """Name of the file among the job's inputs."""
+    reader: str | None = None
+    """A base model's own describer; None where it has none, and the others count."""
+    captioner: str | None = None
+    """What writes a sentence about a photograph; None where none is wanted."""
+    tagger: str | None = None
+    """What lists the tags of a drawing; None where none are wanted."""
+    tags: str | None = None
+    """The list of its tags."""
+
+
+Start = FromNoise | FromPicture | Repainting | FindMask | Given | DescribePicture
+FOUND_MASK = "1" * 64
+"""Stands for the mask that was found, in what is planned before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +251,18 @@ class ImagePlan:
     """The text that *Fooocus V2* added, the last of `positive`."""
     is_to_expand: bool = False
     """Whether the worker's expansion model adds its text first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enhancement:
+    """One thing that is done to a finished picture."""
+
+    name: str
+    """What is looked for, or done; for people."""
+    paint: "Plan"
+    """Of one picture; `NO_PICTURE` is the one that there is by then, `FOUND_MASK` the mask that was found in it."""
+    find: FindMask | None = None
+    """How that mask is found; None where the whole picture is painted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,10 +309,27 @@ class Plan:
     notes: tuple[str, ...] = ()
     """Sentences on what was asked and could not be done, for the person who asked."""
 
+    enhancements: tuple[tuple[Enhancement, ...], ...] = ()
+    """What is done to each of the images then, each to the result of the one before; the same number for all."""
+    keeps_final_only: bool = False
+    """Whether no picture from between is kept."""
+    is_enhancement: bool = False
+    """Whether this is a part of such a chain, whose `request` is that of the whole."""
+
     @property
     def needs_base_model(self) -> bool:
         """Whether something is painted; a mask is found without the base model."""
-        return not isinstance(self.start, FindMask)
+        if self.enhancements:
+            return True
+        return not isinstance(self.start, FindMask | Given | DescribePicture)
+
+    @property
+    def count(self) -> int:
+        """How many pictures the job makes at most; the versions of one follow each other."""
+        if not self.enhancements or self.keeps_final_only:
+            return 0 if isinstance(self.start, DescribePicture) else len(self.images)
+        own = 0 if isinstance(self.start, Given) else 1
+        return len(self.images) * (own + len(self.enhancements[0]))
 
 
 def plan_to_json(value: Plan) -> str:
@@ -299,6 +356,8 @@ def only_image(value: Plan, index: int) -> Plan:
 
     Its request asks for this one picture: words without wildcards and arrays, random styles drawn, its own seed.
     """
+    if value.is_enhancement:
+        return dataclasses.replace(value, images=(value.images[index],))
     image, inpaint = value.images[index], value.request.inpaint
     if inpaint is not None:  # whose words are in the image's by now
         inpaint = inpaint.model_copy(update={"additional_prompt": ""})

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from engine.describe_inputs import Describe
+from engine.enhance_inputs import Enhance
 from engine.errors import InvalidRequest
 from engine.geometry import LATENT_FACTOR, parse_size
 from engine.image_inputs import ImagePrompt, Inpaint, MaskFrom, UpscaleOrVary
@@ -319,6 +321,14 @@ class TextRequest(RequestPart):
         MaskFrom | None,
         Knob("Mask from the picture", "A mask is made in place of pictures, for Inpaint."),
     ] = None
+    describe: Annotated[
+        Describe | None,
+        Knob("Describe", "A picture is put into words; nothing is painted."),
+    ] = None
+    enhance: Annotated[
+        Enhance | None,
+        Knob("Enhance", "Finished pictures are enlarged, and what is found in them repainted."),
+    ] = None
     studio: Annotated[
         Studio | None,
         Knob("LoRA studio", "Painted as diffusers does it, with any add-ons, not as Fooocus."),
@@ -357,12 +367,26 @@ class TextRequest(RequestPart):
             raise ValueError("expected nothing beside inpaint, got both")
         return value
 
-    @field_validator("mask_from")
+    @field_validator("mask_from", "describe")
     @classmethod
-    def _is_alone(cls, value: MaskFrom | None, info: ValidationInfo) -> MaskFrom | None:
+    def _is_alone(
+        cls, value: MaskFrom | Describe | None, info: ValidationInfo
+    ) -> MaskFrom | Describe | None:
+        others = ("inpaint", "upscale_or_vary", "mask_from")
         other = next(
-            (it for it in ("inpaint", "upscale_or_vary") if info.data.get(it) is not None), None
+            (it for it in others if it != info.field_name and info.data.get(it) is not None), None
         )
+        if value is not None and other is not None:
+            raise ValueError(f"expected nothing beside {other}, got both")
+        return value
+
+    @field_validator("enhance")
+    @classmethod
+    def _has_pictures(cls, value: Enhance | None, info: ValidationInfo) -> Enhance | None:
+        others = ["mask_from", "describe"]
+        if value is not None and value.image is not None:
+            others += ["inpaint", "upscale_or_vary"]
+        other = next((it for it in others if info.data.get(it) is not None), None)
         if value is not None and other is not None:
             raise ValueError(f"expected nothing beside {other}, got both")
         return value
@@ -371,7 +395,10 @@ class TextRequest(RequestPart):
     @classmethod
     def _paints_from_noise(cls, value: Studio | None, info: ValidationInfo) -> Studio | None:
         others = ("loras", "refiner_model", "image_prompts", "inpaint", "upscale_or_vary")
-        other = next((name for name in (*others, "mask_from") if info.data.get(name)), None)
+        other = next(
+            (name for name in (*others, "mask_from", "describe", "enhance") if info.data.get(name)),
+            None,
+        )
         if value is not None and other is not None:
             raise ValueError(f"expected nothing beside {other}, got both")
         return value

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.catalog import SDXL_NATIVE, Catalog, Checkpoint, read_header
-from engine.errors import InvalidRequest
+from engine.catalog import SDXL_NATIVE, Catalog, Checkpoint, Offer, read_header
+from engine.describe_inputs import Describe, DescribeKind
+from engine.errors import InvalidRequest, ModelNotFound
 from engine.families import NAMES, require_refiner
 from engine.geometry import Size, nearest_bucket, parse_size
 from engine.image_inputs import (
@@ -17,9 +18,20 @@ from engine.image_inputs import (
     MaskFrom,
 )
 from engine.library import Library
-from engine.partners import DETECTOR, MASK_NETWORKS, SAM, UPSCALE_LORA, Role, partner
+from engine.partners import (
+    CAPTIONER,
+    DETECTOR,
+    MASK_NETWORKS,
+    SAM,
+    TAGGER,
+    TAGS,
+    UPSCALE_LORA,
+    Role,
+    partner,
+)
 from engine.performance import MODES, Mode
 from engine.plan import (
+    DescribePicture,
     FindMask,
     FreeU,
     FromNoise,
@@ -47,6 +59,7 @@ from engine.requests import (
     Performance,
     TextRequest,
 )
+from engine.settle_enhance import plan_enhanced
 from engine.settle_studio import plan_studio
 
 UNPATCHED_FROM = 0.8
@@ -73,7 +86,10 @@ def plan(request: TextRequest, library: Library, *, seed: int) -> Plan:
     """
     if request.studio is not None:
         return plan_studio(request, library, seed=seed)
-    request = request if request.mask_from is None else _mask_alone(request)
+    if request.enhance is not None:
+        return plan_enhanced(request, library, seed=seed, settle=plan)
+    if request.mask_from is not None or request.describe is not None:
+        request = _without_painting(request)
     more, catalog = request.advanced, library.catalog
     base = catalog.checkpoint(more.base_model)
     mode = MODES[request.performance]
@@ -326,6 +342,8 @@ def _start(request: TextRequest, base: Checkpoint, catalog: Catalog) -> tuple[St
         return _repainting(request.inpaint, base, catalog)
     if request.mask_from is not None:
         return _find_mask(request.mask_from, catalog), 1.0
+    if request.describe is not None:
+        return _describe(request.describe, base, catalog), 1.0
     asked = request.upscale_or_vary
     if asked is None:
         return FromNoise(), 1.0
@@ -373,11 +391,12 @@ def _repainting(asked: Inpaint, base: Checkpoint, catalog: Catalog) -> tuple[Rep
     return start, settled("strength")
 
 
-def _mask_alone(request: TextRequest) -> TextRequest:
+def _without_painting(request: TextRequest) -> TextRequest:
     """Leave out what only matters to pictures that are painted."""
     more = request.advanced
     return TextRequest(
         mask_from=request.mask_from,
+        describe=request.describe,
         styles=(),
         num_images=1,
         guidance_scale=1.0,
@@ -414,6 +433,32 @@ def _find_mask(asked: MaskFrom, catalog: Catalog) -> FindMask:
         box_threshold=asked.box_threshold,
         max_detections=asked.max_detections,
         grow_boxes=asked.grow_boxes,
+    )
+
+
+def _describe(asked: Describe, base: Checkpoint, catalog: Catalog) -> DescribePicture:
+    """Settle what puts a picture into words.
+
+    Raises:
+        ModelNotFound: it is not there and cannot be fetched.
+    """
+    field, has_own = "describe.kinds", base.words.is_file()
+    usual: DescribeKind = "Base model" if has_own else "Photograph"
+    kinds = asked.kinds or (usual,)
+    if "Base model" in kinds:
+        if not has_own:
+            raise ModelNotFound(f"{field}: {base.name} has no words of its own for pictures")
+        partner("image encoder", base, catalog, field)
+
+    def name(kind: DescribeKind, offer: Offer) -> str | None:
+        return catalog.weights("describer", offer.file, field).name if kind in kinds else None
+
+    return DescribePicture(
+        image=asked.image,
+        reader=base.name if "Base model" in kinds else None,
+        captioner=name("Photograph", CAPTIONER),
+        tagger=name("Art/Anime", TAGGER),
+        tags=name("Art/Anime", TAGS),
     )
 
 

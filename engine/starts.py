@@ -24,9 +24,18 @@ from engine.models.inpaint_head import head_addition, load_inpaint_head
 from engine.models.trust import trusted_hashes
 from engine.models.upscalers import Upscaler, load_upscaler
 from engine.needed import FIELDS, add_on
-from engine.plan import FindMask, FromNoise, FromPicture, Plan, Repainting
+from engine.plan import (
+    DescribePicture,
+    FindMask,
+    FromNoise,
+    FromPicture,
+    Given,
+    Plan,
+    Repainting,
+)
 from engine.requests import OutputFormat
 from engine.stages.decode import decode_latents, to_images
+from engine.stages.describe import describe
 from engine.stages.encode_picture import decode_values, encode_picture, encode_values
 from engine.stages.find_mask import find_mask
 from engine.stages.inpaint import FILLS_ABOVE, Canvas, Scale, encode_canvas, paste_back, prepare
@@ -68,6 +77,8 @@ class Beginning:
     """Where the painted part goes back to."""
     result: Pixels | None = None
     """The picture itself, where nothing needs to be painted."""
+    text: str | None = None
+    """What the picture was put into, where that was asked for."""
     is_tiled: bool = False
     """Whether the VAE decodes in tiles."""
 
@@ -126,8 +137,8 @@ class Starts:
                 return (yield from self._enlarged(model, catalog, plan, start, pictures))
             case Repainting() as start:
                 return self._repainted(model(), catalog, plan, start, pictures)
-            case FindMask() as start:
-                return self._masked(catalog, plan, start, pictures)
+            case FindMask() | DescribePicture() | Given() as start:
+                return self._looked_at(catalog, plan, start, pictures)
 
     def _relit(
         self,
@@ -167,7 +178,7 @@ class Starts:
             _require_paintable(vary_size(size_of(picture)), field)
             latents = encode_picture(model.vae, to_vary(picture), None)
             size = _size_of_latents(latents)
-        _require_writable(plan, size, field)
+        require_writable(plan, size, field)
         sized = dataclasses.replace(plan, size=size, sample_size=_size_of_latents(latents))
         return Beginning(plan=sized, latents=latents)
 
@@ -187,7 +198,7 @@ class Starts:
         target = upscale_size(own, start.method, scale=upscaler.scale, native=plan.native_size)
         if target.is_painted:
             _require_paintable(target.size, field)
-        _require_writable(plan, target.size, field)
+        require_writable(plan, target.size, field)
         larger = stretch((yield from enlarging(upscaler, picture)), target.size)
         if not target.is_painted:
             sized = dataclasses.replace(plan, size=target.size, sample_size=target.size)
@@ -233,17 +244,27 @@ class Starts:
             canvas=canvas,
         )
 
-    def _masked(
-        self, catalog: Catalog, plan: Plan, start: FindMask, pictures: Mapping[str, Path]
+    def _looked_at(
+        self,
+        catalog: Catalog,
+        plan: Plan,
+        start: FindMask | DescribePicture | Given,
+        pictures: Mapping[str, Path],
     ) -> Beginning:
-        """Find a mask; it is the result, in white on black."""
-        field = "mask_from.image"
-        picture = to_rgb(read_picture(sent_along(pictures, start.image, field), field))
-        is_fooocus = plan.compat == "fooocus"
-        mask = find_mask(start, catalog, picture, self._device, as_fooocus=is_fooocus)
-        size = size_of(picture)
+        """Do what needs no painting: the result is the picture as it is, a mask in white on black, or words."""
+        field = {"mask": "mask_from.image", "describe": "describe.image", "given": "enhance.image"}
+        named = field[start.kind]
+        picture = to_rgb(read_picture(sent_along(pictures, start.image, named), named))
+        size, device = size_of(picture), self._device
         sized = dataclasses.replace(plan, size=size, sample_size=size)
-        return Beginning(plan=sized, result=to_rgb(mask))
+        if isinstance(start, DescribePicture):
+            text = describe(start, catalog, picture, device, seed=plan.images[0].seed)
+            return Beginning(plan=sized, text=text)
+        if isinstance(start, FindMask):
+            is_fooocus = plan.compat == "fooocus"
+            mask = find_mask(start, catalog, picture, device, as_fooocus=is_fooocus)
+            return Beginning(plan=sized, result=to_rgb(mask))
+        return Beginning(plan=sized, result=picture)
 
     def _canvas(
         self, catalog: Catalog, plan: Plan, start: Repainting, pictures: Mapping[str, Path]
@@ -258,7 +279,7 @@ class Starts:
             if not is_hole_in(mask):
                 problem = f"expected sides that three tenths can be added to, got {own}"
                 raise InvalidRequest("inpaint.outpaint", problem)
-        _require_writable(plan, size_of(picture), field)
+        require_writable(plan, size_of(picture), field)
 
         def upscale(part: Pixels) -> Pixels:
             return enlarge(self._load_upscaler(catalog, start.upscaler), part)
@@ -306,8 +327,12 @@ def _require_paintable(size: Size, field: str) -> None:
         raise InvalidRequest(field, f"{rule}, got one for {size}")
 
 
-def _require_writable(plan: Plan, size: Size, field: str) -> None:
-    """Refuse what the files of the format cannot hold."""
+def require_writable(plan: Plan, size: Size, field: str) -> None:
+    """Refuse what the files of the format cannot hold.
+
+    Raises:
+        InvalidRequest: a side is too long.
+    """
     most = MAX_SIDES.get(plan.output_format)
     if most is not None and max(size) > most:
         rule = f"expected a result of at most {most} pixels a side, for {plan.output_format}"

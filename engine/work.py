@@ -117,6 +117,12 @@ class Work:
         self.flags[ready.index] = ready.has_nsfw_concept
         self._tell_over(ready)
 
+    def finish_text(self, text: str) -> None:
+        """End the job with words in place of pictures."""
+        self.timings["total"] = time.monotonic() - self.admitted_at
+        timings = {stage: round(seconds, 4) for stage, seconds in self.timings.items()}
+        self._end(Finished(timings=timings, text=text))
+
     def extras(self, index: int, *, is_flagged: bool) -> dict[str, bytes]:
         """Keep the latents of a running image that is done; with the job's last one, write those of all as files.
 

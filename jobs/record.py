@@ -44,6 +44,6 @@ def event_from_json(text: str) -> Event | ImageMade:
     if kind == ImageReady.__name__:
         return ImageMade(**values)
     if kind == Finished.__name__:
-        values["has_nsfw_concepts"] = tuple(values["has_nsfw_concepts"])
+        values |= {name: tuple(values.get(name, ())) for name in ("has_nsfw_concepts", "notes")}
     event: Event = KINDS[kind](**values)
     return event

@@ -45,8 +45,8 @@ def update(event: Event, images: int) -> dict[str, Any]:
             kind, text, more = "image", f"Image {index + 1} of {images} is ready", {"image": index}
         case ImageSkipped(index=index):
             kind, text, more = "skipped", f"Image {index + 1} of {images} skipped", {"image": index}
-        case Finished(timings=timings):
-            kind, text = "finished", _done(timings.get("total"))
+        case Finished(timings=timings, notes=notes):
+            kind, text = "finished", ". ".join([_done(timings.get("total")), *notes])
         case Failed(message=message):
             kind, text = "failed", message
         case Stopped():
@@ -72,7 +72,7 @@ def job_facts(job: JobView) -> dict[str, Any]:
 
 def image_count(job: JobView) -> int:
     """Count the pictures that a job makes; of a job from another version, those that it made."""
-    return len(job.plan.images) if job.plan else len(job.images)
+    return job.plan.count if job.plan else len(job.images)
 
 
 def image_facts(image: ImageView) -> dict[str, Any]:
@@ -94,6 +94,8 @@ def image_facts(image: ImageView) -> dict[str, Any]:
 
 def _before(plan: Plan | None) -> str | None:
     """Name the picture that another was made from, by the hash of its file."""
+    if plan is not None and plan.is_enhancement:  # of a picture that was no file of anybody's
+        return plan.request.enhance.image if plan.request.enhance else None
     start = None if plan is None else plan.start
     return start.image if isinstance(start, FromPicture | Repainting) else None
 

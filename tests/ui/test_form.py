@@ -13,7 +13,15 @@ from ui.pictures_panel import pictures_panel
 from ui.settings import settings
 from ui.start import start_of
 
-ELSEWHERE = ("advanced", "inpaint", "upscale_or_vary", "mask_from", "studio")
+ELSEWHERE = (
+    "advanced",
+    "inpaint",
+    "upscale_or_vary",
+    "mask_from",
+    "describe",
+    "enhance",
+    "studio",
+)
 """Fields that the pictures' panel makes up of several parts, or that are jobs of their own."""
 NAMES = {
     *(name for name in TextRequest.model_fields if name not in ELSEWHERE),
