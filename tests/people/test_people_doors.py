@@ -1,6 +1,7 @@
 """Every route of the page and of our own pages against who asks: nobody, a guest, another guest, an owner."""
 
 import gc
+import json
 import re
 
 import pytest
@@ -8,10 +9,12 @@ from starlette.routing import Route
 from starlette.websockets import WebSocketDisconnect
 
 import ui
+from engine import InvalidRequest, TextRequest, plan
 from people.admin import ACTIONS
 from people.door import OF_OWNERS, OPEN, OURS
-from tests.people.house import House
+from tests.people.house import House, log_in
 from tests.ui.studios import in_event_loop
+from ui.saved_presets import remove, save
 
 VISITORS = ("ann", "bob", "olga")
 PRIVATE = ("{job}", "{image}", "/inputs/{name}")
@@ -158,3 +161,68 @@ def test_a_path_that_nobody_knows_is_closed(house: House) -> None:
         "/studio/../login/../studio/state",
     ):
         assert house.visit().get(path).status_code in (401, 404), path
+
+
+def test_presets_are_their_peoples_own(house: House) -> None:
+    studio = house.studio
+    for owner in ("ann", "local"):
+        taken = studio.library_of(owner).presets
+        asked = TextRequest(prompt="x", negative_prompt=f"by {owner}")
+        folder = studio.presets_of(owner)
+        key, preset = save(folder, f"Look of {owner}", asked, taken=taken, replaces=False)
+        studio.put_preset(owner, key, preset)
+    ann, bob, _ = map(house.visit, VISITORS)
+
+    def saved(client):
+        presets = client.get("/studio/lists").json()["presets"]
+        return {it["name"]: it["own"] for it in presets if it["name"].startswith("Look of")}
+
+    assert saved(ann) == {"Look of local": False, "Look of ann": True}
+    assert saved(bob) == {"Look of local": False}
+    with pytest.raises(InvalidRequest, match="expected one that was saved here"):
+        remove(studio.presets_of("bob"), "look-of-ann")
+    ann.post("/studio/refresh")
+    assert "Look of ann" in saved(ann)
+    remove(studio.presets_of("ann"), "look-of-ann")
+    studio.put_preset("ann", "look-of-ann", None)
+    assert "Look of ann" not in saved(ann)
+
+
+def test_an_owner_looks_after_people_keys_and_the_queue(house: House) -> None:
+    olga, bob = house.visit("olga"), house.visit("bob")
+
+    def tell(path: str, **given: str):
+        return olga.post(f"/admin/{path}", json=given)
+
+    tell("people/add", name="carl", password="carl's secret", role="guest")
+    assert log_in(house.visit(), "carl", "carl's secret").status_code == 303
+    assert tell("people/password", name="carl", password="short").status_code == 422
+    key = tell("keys/add", owner="bob", label="laptop").json()["key"]
+    state = olga.get("/admin/state").json()
+    assert [it["owner"] for it in state["keys"]] == ["bob"]
+    assert key.partition(":")[2] not in json.dumps(state)
+    assert "argon2" not in json.dumps(state)
+    assert {it["name"] for it in state["disk"]} == {"Data"}
+
+    house.paint("bob")
+    wanted = plan(TextRequest(prompt="private words"), house.studio.library, seed=1)
+    job = house.jobs.submit(wanted, owner="nobody here")
+    assert "private words" not in json.dumps(olga.get("/admin/state").json())
+    assert tell("queue/cancel", id="x").json() == {"done": False}
+    tell("queue/cancel", id=job)
+    assert house.jobs.wait(job, timeout=30, owner="nobody here").is_over
+
+    for path, more in (("people/remove", {}), ("people/role", {"role": "guest"})):
+        last = tell(path, name="OLGA", **more)
+        assert last.status_code == 422
+        assert "'OLGA' is the last one" in last.json()["detail"]
+    assert tell("people/remove", name="bob").status_code == 200
+    assert house.keys.list() == []
+    assert bob.get("/studio/state").status_code == 401
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"name": 1}', b"\xff", b"[" * 5000, b"x" * 20_000])
+def test_what_is_no_request_of_an_owner_is_refused(house: House, body: bytes) -> None:
+    answer = house.visit("olga").post("/admin/people/add", content=body)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(("body: expected", "name: expected"))
