@@ -113,7 +113,7 @@ def test_what_is_filled_in_is_what_the_job_gets_and_comes_back(open_page, live, 
     says(page, "Done")
 
     visit(page, live)
-    page.get_by_role("tab", name="LoRA", exact=True).click()
+    page.wait_for_selector("#lora_generate", state="visible")
     wait_for_value(page, "#lora_controlnets .combo_box", "toy_edges")
     page.get_by_role("tab", name="Text", exact=True).click()
     page.wait_for_selector("#lora_settings", state="hidden")
@@ -209,7 +209,7 @@ def test_a_sheet_is_painted_kept_over_a_reload_and_cancelled(open_page, live, tm
     page.wait_for_selector(".sheet_words:has-text('2 of 4 pictures')")
 
     visit(page, live)
-    page.get_by_role("tab", name="LoRA", exact=True).click()
+    page.wait_for_selector("#lora_generate", state="visible")  # the tab that was used last
     page.wait_for_selector(".sheet_words:has-text('2 of 4 pictures')")
     page.click("#cancel_sheet")
     live.step(2)  # what was running ends
