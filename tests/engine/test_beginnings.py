@@ -365,7 +365,7 @@ def test_other_weights_may_come_between_two_looks(engine: Engine, send: Any) -> 
     while not engine.idle():
         events += [event for _, event in engine.step()]
     assert work.is_over
-    assert engine._palette.has_base("pocket")
+    assert engine._palette.serves(planned)
     np.testing.assert_array_equal(pixels(events), undisturbed)
 
 
