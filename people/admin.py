@@ -1,6 +1,5 @@
 """What owners see and change: people, keys, everybody's queue, and the disk. JSON for a page of our own."""
 
-import json
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from starlette.routing import Route
 from api.keys import Keys
 from engine import EngineError, InvalidRequest
 from jobs import Jobs
+from people.bodies import read_object
 from people.entrance import Visitor
 from people.headers import SAFE, VISITOR
 from people.roster import People
 
-MAX_BODY = 10_000
-"""Longest body of a request in bytes."""
 STATUS = {"invalid_request": 422, "job_not_found": 404}
 Given = Mapping[str, str]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -140,7 +138,7 @@ def admin_routes(admin: Admin, page: str) -> list[Route]:
 
     def act(action: Action) -> Endpoint:
         async def answer(request: Request) -> Response:
-            given = await _given(request)
+            given = await read_object(request)
             return _json(await run_in_threadpool(action, admin, given))
 
         return answer
@@ -176,26 +174,6 @@ def _for_owners(endpoint: Endpoint) -> Endpoint:
             return _json({"detail": str(error)}, STATUS.get(error.kind, 503))
 
     return answer
-
-
-async def _given(request: Request) -> Given:
-    """Read an object of texts.
-
-    Raises:
-        InvalidRequest: it is none.
-    """
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            raise InvalidRequest("body", f"expected at most {MAX_BODY} bytes")
-    try:
-        given = json.loads(bytes(body))
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest("body", "expected JSON") from error
-    if not isinstance(given, dict) or not all(isinstance(it, str) for it in given.values()):
-        raise InvalidRequest("body", "expected an object of texts")
-    return given
 
 
 def _disk(name: str, folder: Path) -> Mapping[str, Any]:

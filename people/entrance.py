@@ -63,12 +63,12 @@ class Entrance:
 
         Args:
             people: Who may come in.
-            tickets: Signs logins.
+            tickets: Signs logins, and what else people hand on.
             is_home: Whether anybody may come in while there are no people.
             lockout: Slows down who guesses.
         """
         self.people = people
-        self._tickets = tickets
+        self.tickets = tickets
         self._is_home = is_home
         self._lockout = lockout or Lockout()
 
@@ -96,7 +96,7 @@ class Entrance:
         self._lockout.forgive(name, address)
         log.info("login: %s", person.name)
         facts = {"name": person.name, "stamp": person.stamp}
-        return self._tickets.issue("login", facts, LOGIN_S)
+        return self.tickets.issue("login", facts, LOGIN_S)
 
     def visitor(self, cookies: str) -> Visitor | None:
         """Name who asks by the header ``Cookie``; None has to log in first.
@@ -106,7 +106,7 @@ class Entrance:
         """
         if not self.people.list():
             return Visitor(LOCAL, "owner", has_login=False) if self._is_home else None
-        facts = self._tickets.read("login", _cookie(cookies))
+        facts = self.tickets.read("login", _cookie(cookies))
         person = None if facts is None else self.people.find(str(facts["name"]))
         if facts is None or person is None or person.stamp != facts["stamp"]:
             return None

@@ -15,6 +15,7 @@ from engine import EngineError
 from people.admin import Admin, admin_routes
 from people.entrance import COOKIE, LOGIN_S, Entrance, TooManyTries
 from people.headers import SAFE
+from people.sharing import Sharing
 
 STATIC = Path(__file__).parent / "static"
 MAX_FORM = 4096
@@ -28,12 +29,14 @@ STATUS = {"wrong_password": 401, "too_many_tries": 429, "storage_failed": 503}
 def pages(entrance: Entrance, admin: Admin) -> Starlette:
     """Put our own pages together."""
     doors = _LoginPages(entrance)
+    sharing = Sharing(entrance.tickets, admin.jobs, admin.people)
     routes: list[BaseRoute] = [
         Route("/login", doors.show, methods=["GET"]),
         Route("/login", doors.login, methods=["POST"]),
         Route("/logout", doors.logout, methods=["POST"]),
         Route("/people/{name}", _Files().static, methods=["GET"]),
         *admin_routes(admin, _page("admin.html")),
+        *sharing.routes,
     ]
     return Starlette(routes=routes)
 

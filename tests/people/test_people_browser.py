@@ -128,6 +128,13 @@ def test_two_people_paint_beside_each_other_and_one_leaves(open_page, live: Live
     assert bob.locator(".card").count() == 0
     assert bob.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
+    ann.click(".card .face, .card img")
+    ann.click("#viewer [data-act=share]")
+    address = ann.input_value("#viewer input[aria-label='Address of the picture']")
+    stranger = open_page()
+    assert stranger.request.get(address).headers["content-type"] == "image/png"
+    ann.press("#viewer", "Escape")
+
     ann.click("#visitor summary")
     ann.click("#log_out")
     ann.wait_for_selector("#login")

@@ -19,8 +19,16 @@ from ui.saved_presets import remove, save
 VISITORS = ("ann", "bob", "olga")
 PRIVATE = ("{job}", "{image}", "/inputs/{name}")
 """What an address of somebody's own has in it."""
-OUTSIDE = {("GET", "/login"), ("POST", "/login"), ("POST", "/logout"), ("GET", "/people/{name}")}
+OUTSIDE = {
+    ("GET", "/login"),
+    ("POST", "/login"),
+    ("POST", "/logout"),
+    ("GET", "/people/{name}"),
+    ("GET", "/shared/{ticket}"),
+}
 """Our own pages that anybody may ask for."""
+OF_VISITORS = {("POST", "/shared")}
+"""Our own pages that whoever has logged in may ask for, about what is his own."""
 GRADIO_LEAST, STUDIO_LEAST = 40, 25
 
 
@@ -115,12 +123,15 @@ def test_every_route_of_the_page_knows_guests_and_owners(house: House) -> None:
 def test_every_route_of_our_own_pages_knows_guests_and_owners(house: House) -> None:
     routes = {(method, path) for method, path in listed(house.pages.routes) if method != "HEAD"}
     clients = [house.visit(), *map(house.visit, VISITORS)]
-    closed = routes - OUTSIDE
+    closed = routes - OUTSIDE - OF_VISITORS
     assert {("POST", f"/admin/{path}") for path in ACTIONS} < closed
     for method, template in sorted(closed):
         seen = [it.request(method, example(template), json={}).status_code for it in clients]
         assert seen[:3] == [401, 403, 403], (template, seen)
         assert seen[3] in (200, 422), (template, seen)
+    for method, template in sorted(OF_VISITORS):
+        seen = [it.request(method, template, json={}).status_code for it in clients]
+        assert seen == [401, 404, 404, 404], (template, seen)
     for method, template in sorted(OUTSIDE):
         seen = {it.request(method, example(template)).status_code for it in clients}
         assert len(seen) == 1, (template, seen)

@@ -6,6 +6,8 @@ import { remove } from "./pictures.js";
 import { reuse } from "./reuse.js";
 import { canSend, send, WAYS } from "./send.js";
 import { download, extra, file } from "./server.js";
+import { share } from "./share.js";
+import { watcher } from "./watcher.js";
 
 const EXTRAS = { latents: "Latents", passes: "Latents of each step" };
 let dialog = null;
@@ -51,6 +53,7 @@ export function look(images, start) {
           el("button", { type: "button", "data-act": tab, title: help, class: tab === "upscale_or_vary" ? "wide" : null, onclick: () => go(tab) }, name)),
         flip,
         ...(image.extras ?? []).map((kind) => el("a", { href: extra(image, kind), download: "", class: "wide", "data-act": kind }, icon(ICONS.download), EXTRAS[kind] ?? kind)),
+        watcher.visitor && el("button", { type: "button", class: "wide", "data-act": "share", title: "Whoever has the address sees this picture for 7 days, and its settings inside", onclick: (event) => share(image, event.currentTarget) }, "Share for 7 days"),
         el("a", { href: download(image), download: "", "data-act": "download" }, icon(ICONS.download), "Download"),
         el("button", { type: "button", "data-act": "delete", onclick: drop }, icon(ICONS.trash), "Delete")));
     const several = list.length > 1;
@@ -62,7 +65,7 @@ export function look(images, start) {
       el("button", { type: "button", class: "shut", "aria-label": "Close", onclick: () => dialog.close() }, icon(ICONS.close)));
   };
   dialog.addEventListener("keydown", (event) => {
-    if (event.target.type === "range") return; // its own keys
+    if (event.target.matches("input")) return; // its own keys
     if (event.key === "ArrowLeft") step(-1);
     else if (event.key === "ArrowRight") step(1);
     else if (event.key === "Delete") drop();
