@@ -1,19 +1,22 @@
 """What a base model needs beside itself, for pictures and for few steps, and what of it is missing. Pure functions to JSON."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from engine import Catalog, Checkpoint, Library
-from engine.catalog import Weights
+from engine.catalog import Offer, Weights
 from engine.errors import ModelNotFound
 from engine.image_inputs import FURTHER, FurtherType
 from engine.partners import (
     AUX_INSTALL,
+    CAPTIONER,
     DETECTOR,
     MASK_NETWORKS,
     SAM,
+    TAGGER,
+    TAGS,
     Role,
     has_aux,
     partner,
@@ -39,6 +42,13 @@ MASK_WORDS = "mask words"
 """The use of what finds what words name, for a mask."""
 
 
+_DESCRIBERS: Mapping[str, tuple[Offer, ...]] = {
+    "describe Photograph": (CAPTIONER,),
+    "describe Art/Anime": (TAGGER, TAGS),
+}
+"""What puts pictures into words, by use."""
+
+
 def helpers(library: Library) -> dict[str, dict[str, Any]]:
     """Write what is missing, by base model and use.
 
@@ -53,11 +63,13 @@ def helpers(library: Library) -> dict[str, dict[str, Any]]:
     ]
     usual = Checkpoint(name=COMMON, path=Path())
     masks = dict(_missing_for_masks(library.catalog))
+    words = dict(_missing_for_words(library.catalog))
     return {
         base.name: {
             **_missing(library, base),
             **dict(_missing_for_modes(library.catalog, base)),
             **masks,
+            **words,
         }
         for base in (usual, *own)
     }
@@ -68,6 +80,11 @@ def mask_uses(model: str, sam_model: str, *, boxes_only: bool) -> list[str]:
     if model in MASK_NETWORKS:
         return [f"mask {model}"]
     return [MASK_WORDS] if boxes_only else [MASK_WORDS, f"mask {sam_model}"]
+
+
+def describe_uses(kinds: Iterable[str]) -> list[str]:
+    """Name the uses of `helpers` that a description has, by the kinds of `Describe`."""
+    return [f"describe {kind}" for kind in kinds if f"describe {kind}" in _DESCRIBERS]
 
 
 def _missing(library: Library, base: Checkpoint) -> dict[str, Any]:
@@ -111,6 +128,17 @@ def _missing_for_masks(catalog: Catalog) -> Iterator[tuple[str, Any]]:
         except ModelNotFound:
             continue
         if files := _files(catalog, network):
+            yield use, {"files": files}
+
+
+def _missing_for_words(catalog: Catalog) -> Iterator[tuple[str, Any]]:
+    """Find what puts pictures into words and would be fetched."""
+    for use, offers in _DESCRIBERS.items():
+        try:
+            needed = [catalog.weights(it.kind, it.file, "describe.kinds") for it in offers]
+        except ModelNotFound:
+            continue
+        if files := _files(catalog, *needed):
             yield use, {"files": files}
 
 

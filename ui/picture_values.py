@@ -16,6 +16,7 @@ from engine import EngineError, InvalidRequest, TextRequest
 from engine.image_inputs import FURTHER, ImagePrompt, Inpaint, UpscaleOrVary
 from engine.knobs import knob
 from engine.partners import require_aux
+from ui.describe_panel import DescribePanel
 from ui.form import Part
 from ui.image_input import Upload, Uploads
 from ui.mask_from import MaskPanel
@@ -54,6 +55,8 @@ class PicturesPanel:
     """The one to vary or to enlarge."""
     change: Mapping[str, Part]
     """By field of `UpscaleOrVary`."""
+    describe: DescribePanel
+    """Puts a picture into the prompt; no part of the request."""
 
     @property
     def inputs(self) -> set[Part]:

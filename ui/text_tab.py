@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from engine import EngineError, TextRequest, plan
+from ui.describe_panel import connect_describe
 from ui.form import Form, Part, nested
 from ui.form_events import RANDOM_SEEDS, remember, visitor
 from ui.mask_events import connect_mask
@@ -43,6 +44,7 @@ class TextTab:
         self.form = Form(TextRequest, every, partial(_is_there, studio))
         self.keep = remember(self.form, demo, STORED_FORM)
         connect_mask(studio, demo, panel.mask, panel.sketch, partial(visitor, studio))
+        connect_describe(studio, panel.describe, self.form, partial(visitor, studio))
 
     @property
     def parts(self) -> list[Part]:

@@ -16,7 +16,7 @@ from engine.partners import (
     has_aux,
     partner_offers,
 )
-from tests.ui.studios import POCKET
+from tests.ui.studios import POCKET, offers_of
 from ui.download_sizes import SIZES
 from ui.helpers import NEEDS, helpers, mask_uses
 
@@ -36,7 +36,7 @@ def test_what_is_there_is_not_named_and_what_is_to_be_fetched_is(library):
 
 def test_what_is_made_for_sdxl_is_not_offered_to_other_families(library):
     old = dataclasses.replace(POCKET, name="old", partners=(), paints_as="sd15")
-    other = dataclasses.replace(library, catalog=Catalog([old], [], list(partner_offers())))
+    other = dataclasses.replace(library, catalog=Catalog([old], [], offers_of({})))
     told = helpers(other)[old.name]
     assert {told[use].get("none") for use in ("ImagePrompt", "PyraCanny", "inpaint")} == {True}
 

@@ -1,4 +1,4 @@
-// A sentence about a mask that is looked for: what it takes, how far it is, what went wrong.
+// A sentence about a picture that is looked at, for a mask or for words: what it takes, how far it is, what went wrong.
 
 import { el } from "./dom.js";
 import { address, send } from "./server.js";

@@ -3,21 +3,22 @@
 import { recall, remember } from "./store.js";
 import { well } from "./well.js";
 
-const KEPT = "pochade.picture";
+const KEPT = "pochade.picture"; // of the one that scripts can fill
 
 export function mount({ element, props, watch, facts }) {
+  const place = facts.kept ?? KEPT;
   const put = (name) => {
     props.value = name;
-    remember(KEPT, name || null);
+    remember(place, name || null);
   };
   const picture = well({ label: facts.label, most: facts.most, change: put });
   element.replaceChildren(picture.node);
   watch("value", () => {
-    remember(KEPT, props.value || null);
+    remember(place, props.value || null);
     picture.show(props.value || "");
   });
-  window.pochadePicture = { load: picture.open };
-  const kept = props.value || recall(KEPT) || "";
+  if (place === KEPT) window.pochadePicture = { load: picture.open };
+  const kept = props.value || recall(place) || "";
   if (kept) put(kept);
   picture.show(kept);
 }
