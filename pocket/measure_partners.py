@@ -70,7 +70,7 @@ def make_cases(count: int, folder: Path, seed: int = 77) -> Cases:
     scenes = [next(source) for _ in range(count)]
     wanted = [_other_colours(rng, scene) for scene in scenes]
     drawings = draw(scenes, rng)
-    files = [_write(folder, drawing) for drawing in drawings]
+    files = [write_picture(folder, drawing) for drawing in drawings]
     return Cases(scenes, wanted, drawings, [f.stem for f in files], {f.stem: f for f in files})
 
 
@@ -81,7 +81,8 @@ def _other_colours(rng: np.random.Generator, scene: Scene) -> Scene:
             return other
 
 
-def _write(folder: Path, drawing: NDArray[np.uint8]) -> Path:
+def write_picture(folder: Path, drawing: NDArray[np.uint8]) -> Path:
+    """Write a picture as a job's file, named by its hash."""
     buffer = io.BytesIO()
     Image.fromarray(drawing).save(buffer, "PNG")
     file = folder / f"{hashlib.sha256(buffer.getvalue()).hexdigest()}.png"

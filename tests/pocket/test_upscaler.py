@@ -1,12 +1,26 @@
 """The pocket upscaler enlarges drawings better than a filter does, from a file of the common layout."""
 
+import json
+
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 
+from engine.partners import UPSCALE_LORA
 from pocket.draw import draw
-from pocket.measure_upscaler import fast, lanczos, psnr
-from pocket.train_upscaler import FILE, MODEL, make_upscaler, true_pair, write_upscaler
+from pocket.measure_modes import open_studio
+from pocket.measure_upscaler import fast, lanczos, painted, psnr
+from pocket.parts import library
+from pocket.train_upscale import FILE as LORA
+from pocket.train_upscaler import (
+    FILE,
+    MODEL,
+    make_upscaler,
+    through_vae,
+    true_pair,
+    write_upscaler,
+)
 from pocket.world import seen_scenes, unseen_scenes
 
 pytestmark = pytest.mark.torch
@@ -52,3 +66,20 @@ def test_an_untrained_upscaler_repeats_pixels(tmp_path):
     picture = draw([next(source)], np.random.default_rng(1))[0]
     repeated = picture.repeat(2, axis=0).repeat(2, axis=1).astype(int)
     assert np.abs(fast(tmp_path)(picture) - repeated).max() <= 1
+
+
+def test_painting_larger_stays_near_the_drawing():
+    source = unseen_scenes(np.random.default_rng(5))
+    small, true = true_pair([next(source) for _ in range(2)], 6)
+    vae = library.AutoencoderKL.from_pretrained(MODEL / "vae")
+    studio = open_studio(MODEL.parent)
+    torch.set_num_threads(1)
+    made = painted(studio, through_vae(vae.float(), small), ["", ""])
+    assert made.shape == true.shape
+    assert psnr(made, true).mean() > 23
+
+
+def test_the_card_names_the_lora_for_painting_larger():
+    card = json.loads((MODEL / "pochade.json").read_text("utf-8"))
+    assert card["partners"][UPSCALE_LORA] == LORA.name
+    assert (MODEL / LORA).stat().st_size < 3 * 2**20
