@@ -46,14 +46,25 @@ function row(name, facts, ...buttons) {
 
 const button = (words, onclick) => el("button", { type: "button", textContent: words, onclick });
 
+// Puts a box for a new password in the button's place.
+function choosePassword(place, name) {
+  const words = `New password of ${name}`;
+  const box = el("input", { type: "password", placeholder: words, ariaLabel: words, autocomplete: "new-password", minLength: 8, maxLength: 200, required: true });
+  const form = el("form", {}, box, el("button", { type: "submit", textContent: "Save" }));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const saved = await act("people/password", { name, password: box.value }, `${name} has a new password.`);
+    if (saved) form.replaceWith(place);
+  });
+  place.replaceWith(form);
+  box.focus();
+}
+
 function person({ name, role, made }) {
   const other = role === "owner" ? "guest" : "owner";
   return row(name, `${role}, since ${day(made)}`,
     button(`Make ${other}`, () => act("people/role", { name, role: other }, `${name} is ${other} now.`)),
-    button("Set password", () => {
-      const password = prompt(`New password of ${name} (8 characters or more)`);
-      if (password !== null) act("people/password", { name, password }, `${name} has a new password.`);
-    }),
+    button("Set password", (event) => choosePassword(event.currentTarget, name)),
     button("Remove", () => {
       if (confirm(`Remove ${name}? Keys by that name and jobs that wait or run go too; pictures stay.`)) act("people/remove", { name }, `${name} is removed.`);
     }));
@@ -70,14 +81,14 @@ const job = ({ id, owner, state, position, images, made }) =>
 const disk = ({ name, path, free, total }) => row(name, `${size(free)} free of ${size(total)} (${path})`);
 
 const LISTS = { people: [person, "Nobody"], keys: [key, "None"], jobs: [job, "Nothing waits or runs"], disk: [disk, ""] };
-let shown = "";
+const shown = {}; // what each list was drawn from, so that nothing is drawn anew under a hand
 
 async function look() {
   const state = await ask("state");
-  const text = JSON.stringify(state);
-  if (text === shown) return;
-  shown = text;
   for (const [name, [write, nothing]] of Object.entries(LISTS)) {
+    const text = JSON.stringify(state[name]);
+    if (text === shown[name]) continue;
+    shown[name] = text;
     const rows = state[name].map(write);
     document.getElementById(name).replaceChildren(...(rows.length ? rows : [el("li", { className: "quiet", textContent: nothing })]));
   }

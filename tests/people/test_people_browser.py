@@ -170,6 +170,12 @@ def test_who_is_removed_comes_to_the_login_and_an_owner_sees_all_but_the_picture
     olga.wait_for_selector("#keys li >> text=<img")
     assert olga.locator("#keys img").count() == 0
 
+    olga.click("#people li:has-text('ann') >> text=Set password")
+    olga.fill("#people input[type=password]", "another secret")
+    olga.click("#people li:has-text('ann') >> text=Save")
+    olga.wait_for_selector("#told:has-text('ann has a new password.')")
+    assert live.house.people.check("ann", "another secret")
+
     olga.on("dialog", lambda dialog: dialog.accept())
     olga.click("#people li:has-text('eve') >> text=Remove")
     olga.wait_for_selector("#people li:has-text('eve')", state="detached")

@@ -21,6 +21,7 @@ from people.entrance import LOGIN_S
 from people.lockout import ADDRESS, FORGET_S, NAME, PLACE, Lockout
 from people.passwords import Cost
 from tests.people.house import CHEAP, WORDS, Clock, House, log_in
+from tests.ui.studios import full_library
 
 WRONG = "not the password"
 
@@ -271,3 +272,20 @@ def test_nobody_else_is_let_in_before_there_are_people(tmp_path, flags, monkeypa
     assert not app.open_entrance(settings, People(tmp_path)).visitor("")
     People(tmp_path, CHEAP).add("ann", "long enough")
     app.require_entry(settings)
+
+
+def test_programs_need_a_key_once_there_are_people(house: House, monkeypatch) -> None:
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    folders = ["--data-dir", str(house.folder), "--output-dir", str(house.folder / "out")]
+    settings = app.read_settings(folders, {})
+    client = TestClient(app.Programs(settings, house.jobs, full_library).face)
+    login = house.visit("ann").cookies["pochade_login"]
+    for headers in ({}, {"cookie": f"pochade_login={login}"}):
+        assert client.post("/fal-ai/fooocus", json={}, headers=headers).status_code == 401
+    key = {"authorization": f"Key {house.keys.add('ann')}"}
+    assert client.post("/fal-ai/fooocus", json={"num_images": 0}, headers=key).status_code == 422
+    for name in WORDS:
+        house.people.remove(name)
+    house.keys.revoke(house.keys.list()[0].id)
+    client = TestClient(app.Programs(settings, house.jobs, full_library).face)
+    assert client.post("/fal-ai/fooocus", json={"num_images": 0}).status_code == 422
