@@ -8,11 +8,16 @@ const KEPT = "pochade.mode";
 
 export function mount({ trigger }) {
   const desk = document.getElementById("desk");
-  const tabs = document.getElementById("tabs");
   let isLater = true; // the settings of the LoRA studio come when they are first wanted
+  let last = recall(KEPT);
   const tab = (mode) => document.getElementById(`${mode}_tab-button`);
   const chosen = () => MODES.find((mode) => tab(mode)?.getAttribute("aria-selected") === "true");
   const draw = () => {
+    if (last && tab(last)) {
+      const wanted = tab(last);
+      last = null;
+      wanted.click();
+    }
     const mode = chosen() ?? "none";
     for (const name of MODES) tab(name)?.setAttribute("aria-controls", "desk");
     if (mode === desk.dataset.mode) return;
@@ -26,8 +31,21 @@ export function mount({ trigger }) {
       trigger("open");
     }
   };
-  new MutationObserver(draw).observe(tabs, { attributes: true, attributeFilter: ["aria-selected"], childList: true, subtree: true });
-  const last = recall(KEPT);
-  draw();
-  if (last && last !== chosen() && MODES.includes(last)) tab(last)?.click();
+  whenThere("tabs", (tabs) => {
+    new MutationObserver(draw).observe(tabs, { attributes: true, attributeFilter: ["aria-selected"], childList: true, subtree: true });
+    draw();
+  });
+}
+
+// Parts of the page come in no sure order.
+function whenThere(id, act) {
+  const node = document.getElementById(id);
+  if (node) return act(node);
+  const observer = new MutationObserver(() => {
+    const found = document.getElementById(id);
+    if (!found) return;
+    observer.disconnect();
+    act(found);
+  });
+  observer.observe(document.body, { childList: true, subtree: true });
 }
