@@ -5,6 +5,7 @@ import json
 import re
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from starlette.testclient import TestClient
 import app
 from engine import InvalidRequest
 from guard import Guard
-from jobs import StorageFailed
+from jobs import Jobs, StorageFailed
 from people import People
 from people.command import people_command
 from people.door import LOOK_S
@@ -21,9 +22,17 @@ from people.entrance import LOGIN_S
 from people.lockout import ADDRESS, FORGET_S, NAME, PLACE, Lockout
 from people.passwords import Cost
 from tests.people.house import CHEAP, WORDS, Clock, House, log_in
-from tests.ui.studios import full_library
+from tests.ui.studios import full_library, open_jobs
 
 WRONG = "not the password"
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    """One queue for all of these tests: none of them paints."""
+    jobs = open_jobs(tmp_path_factory.mktemp("queue"))
+    yield jobs
+    jobs.close()
 
 
 def test_the_right_password_opens_the_page_and_logout_closes_it(house: House) -> None:
