@@ -13,28 +13,31 @@ import gradio as gr
 from pydantic import BaseModel
 
 from engine import EngineError, InvalidRequest, TextRequest
+from engine.enhance_inputs import Enhance
 from engine.image_inputs import FURTHER, ImagePrompt, Inpaint, UpscaleOrVary
 from engine.knobs import knob
 from engine.partners import require_aux
 from ui.describe_panel import DescribePanel
+from ui.enhance_panel import EnhancePanel
 from ui.form import Part
 from ui.image_input import Upload, Uploads
 from ui.mask_from import MaskPanel
 from ui.notations import NOTATIONS, SLOTS
 from ui.sketcher import MASK_FIELD, read_sketch, write_sketch
 
-PICTURES = ("image_prompts", "inpaint", "upscale_or_vary")
+PICTURES = ("image_prompts", "inpaint", "upscale_or_vary", "enhance")
 """Fields of a request that bring pictures."""
 MIXES = ("inpaint", "upscale_or_vary")
 """What image prompts can be mixed with."""
 DEFAULT_MODE = Inpaint.model_fields["mode"].default
 FAST = "Upscale (Fast 2x)"
 _FIELD = re.compile(rf"({'|'.join(PICTURES)})(?:\.(\d+))?(?:\.(\w+))?(?:\.\d+)?: (.*)", re.DOTALL)
-_NAMES = {"inpaint": "Inpaint", "upscale_or_vary": "Upscale or vary"}
+_NAMES = {"inpaint": "Inpaint", "upscale_or_vary": "Upscale or vary", "enhance": "Enhance"}
 _MODELS: Mapping[str, type[BaseModel]] = {
     "image_prompts": ImagePrompt,
     "inpaint": Inpaint,
     "upscale_or_vary": UpscaleOrVary,
+    "enhance": Enhance,
 }
 
 
@@ -57,12 +60,13 @@ class PicturesPanel:
     """By field of `UpscaleOrVary`."""
     describe: DescribePanel
     """Puts a picture into the prompt; no part of the request."""
+    enhance: EnhancePanel
 
     @property
     def inputs(self) -> set[Part]:
         """What an event that reads the panel takes, and one that shows something on it answers."""
         parts = {self.choice, self.slots, self.sketch, self.picture}
-        return {*parts, *self.inpaint.values(), *self.change.values()}
+        return {*parts, *self.inpaint.values(), *self.change.values(), *self.enhance.inputs}
 
     def read(
         self, asked: TextRequest, values: Mapping[Any, Any], uploads: Uploads | None, owner: str
@@ -83,7 +87,7 @@ class PicturesPanel:
             ModelNotFound: what draws a picture is not installed.
         """
         acting = _acting(values[self.choice]) if uploads is not None else set()
-        fields: dict[str, Any] = {"image_prompts": (), "inpaint": None, "upscale_or_vary": None}
+        fields: dict[str, Any] = {**dict.fromkeys(PICTURES), "image_prompts": ()}
         files: dict[str, bytes] = {}
         if uploads is not None:
             if "image_prompts" in acting:
@@ -97,6 +101,9 @@ class PicturesPanel:
                 fields["inpaint"] = self._read_inpaint(values, uploads, owner, files)
             if "upscale_or_vary" in acting:
                 fields["upscale_or_vary"] = self._read_change(values, uploads, owner, files)
+            if "enhance" in acting:
+                fields["enhance"], image = self.enhance.read(values, uploads, owner)
+                files |= {} if image is None else {image.name: _bytes(image)}
         return TextRequest.parse({**asked.model_dump(), **fields}), files
 
     def _read_inpaint(
@@ -171,6 +178,10 @@ class PicturesPanel:
             if image is not None:
                 acting.add("upscale_or_vary")
                 shown[self.picture] = gr.update(value=image.name)
+        if asked.enhance is not None:
+            acting.add("enhance")
+            shown |= self.enhance.show(asked.enhance)
+            lost |= bool(asked.enhance.image) and not _find(uploads, asked.enhance.image, owner)
         tab = next((name for name in PICTURES if name in acting), "words")
         mixes = {name: name in acting for name in MIXES}
         shown[self.choice] = gr.update(value={"tab": tab, **mixes})
@@ -186,6 +197,8 @@ class PicturesPanel:
         try:
             yield
         except EngineError as error:
+            if (told := self.enhance.in_words(str(error), values)) is not None:
+                raise told from error
             found = _FIELD.match(str(error))
             if found is None:
                 raise

@@ -22,6 +22,7 @@ from engine.image_inputs import (
 )
 from engine.knobs import bounds, knob
 from ui.describe_panel import describe_panel
+from ui.enhance_panel import enhance_panel
 from ui.form import Part, component, drawn
 from ui.image_input import MAX_BYTES, MAX_PIXELS, MAX_SIDE
 from ui.mask_from import BUTTON, MaskPanel, mask_panel
@@ -36,6 +37,11 @@ _TABS = (
     ("image_prompts", "Image prompts", "Follow up to four pictures"),
     ("inpaint", "Inpaint", "Repaint a part of a picture, or paint beyond its sides"),
     ("upscale_or_vary", "Upscale or vary", "Paint a picture again, or make it larger"),
+    (
+        "enhance",
+        "Enhance",
+        "Find faces, hands or what you name in finished pictures, and repaint them",
+    ),
     ("describe", "Describe", "Put a picture into the words of the prompt"),
 )
 _MIXES = (
@@ -107,9 +113,11 @@ def pictures_panel(start: Mapping[str, Any], *, can_bring: bool) -> PicturesPane
             sketch, inpaint, mask = _inpaint()
         with gr.Column(elem_id="upscale_or_vary_panel", min_width=0):
             picture, change = _change()
+        with gr.Column(elem_id="enhance_panel", min_width=0):
+            enhance = enhance_panel()
         with gr.Column(elem_id="describe_panel", min_width=0):
             describe = describe_panel()
-    return PicturesPanel(choice, slots, sketch, inpaint, mask, picture, change, describe)
+    return PicturesPanel(choice, slots, sketch, inpaint, mask, picture, change, describe, enhance)
 
 
 def _slots(start: Mapping[str, Any]) -> Part:
