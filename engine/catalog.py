@@ -223,6 +223,8 @@ class Checkpoint:
     """Its own step-distilled LoRAs: performance mode and file name; SDXL's common ones where a mode is missing."""
     partners: tuple[tuple[str, str], ...] = ()
     """Its own helpers (`engine.partners`): role and name; SDXL's common ones where a role is missing."""
+    upscale_strength: float | None = None
+    """Share of the noise with which it paints what is enlarged; None is that of SDXL."""
     hub_id: str | None = None
     """Repository on the Hugging Face hub that it is fetched from first; None when it is there."""
     source: Source | None = None
@@ -605,4 +607,5 @@ def _pocket(folder: Path) -> Iterable[Checkpoint]:
         examples=tuple(facts["examples"]),
         performance_loras=tuple(facts.get("performance_loras", {}).items()),
         partners=tuple(facts.get("partners", {}).items()),
+        upscale_strength=facts.get("upscale_strength"),
     )

@@ -351,7 +351,8 @@ def _start(request: TextRequest, base: Checkpoint, catalog: Catalog) -> tuple[St
     if asked.method in FACTORS:
         upscaler = partner("upscaler", base, catalog, "upscale_or_vary.method").name
     start = FromPicture(method=asked.method, image=asked.image, upscaler=upscaler)
-    return start, asked.strength or STRENGTHS.get(asked.method, 1.0)
+    own = base.upscale_strength if asked.method in FACTORS.keys() & STRENGTHS.keys() else None
+    return start, asked.strength or own or STRENGTHS.get(asked.method, 1.0)
 
 
 def _repainting(asked: Inpaint, base: Checkpoint, catalog: Catalog) -> tuple[Repainting, float]:

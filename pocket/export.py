@@ -25,6 +25,7 @@ CARD = {
         "a large white triangle at the bottom on a red gradient background",
     ],
     "performance_loras": dict.fromkeys(("Extreme Speed", "Lightning", "Hyper-SD"), FEW_STEPS),
+    "upscale_strength": 0.15,
 }
 """What programs need to know about the folder beyond diffusers' own files."""
 

@@ -269,6 +269,23 @@ def test_an_address_that_names_no_safetensors_file_is_refused(url: str) -> None:
         plan(request, replace(LIBRARY, may_fetch=lambda address: True), seed=0)
 
 
+def test_a_base_model_may_have_a_strength_of_its_own_for_enlarging() -> None:
+    own = replace(
+        POCKET, partners=(("upscaler", "2x.safetensors"),), upscale_strength=0.15, name="own"
+    )
+    files = [Weights(name="2x.safetensors", path=Path("2x"), kind="upscaler")]
+    known = Library(catalog=Catalog([own], files), styles={}, wildcards={})
+
+    def strength(method: str, **more: float) -> float:
+        change = {"image": "0" * 64, "method": method, **more}
+        request = TextRequest.parse({"styles": (), "upscale_or_vary": change})
+        return plan(request, known, seed=1).sampling.strength
+
+    assert [strength(f"Upscale ({name})") for name in ("1.5x", "2x")] == [0.15, 0.15]
+    assert strength("Upscale (2x)", strength=0.3) == 0.3
+    assert [strength(f"Vary ({name})") for name in ("Subtle", "Strong")] == [0.5, 0.85]
+
+
 def test_what_a_base_model_brings_for_enlarging_is_put_on_for_painting_alone() -> None:
     larger = replace(
         POCKET, partners=(("upscaler", "2x.safetensors"), ("upscale lora", "larger.safetensors"))

@@ -20,8 +20,6 @@ pytestmark = [
     # Gradio leaves event loops and sockets open where it builds and launches a page.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    # Gradio counts its events with pandas, which warns of an option that Gradio sets.
-    pytest.mark.filterwarnings("ignore:.*no_silent_downcasting"),
 ]
 
 DATA = bytes(1 << 20)
