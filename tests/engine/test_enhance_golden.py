@@ -22,7 +22,13 @@ from engine.stages.masks import soften
 from engine.stages.metadata import record_of
 from engine.stages.pixels import Pixels
 from engine.starts import Beginning
-from tests.engine.test_plan_golden import diffusion, encoded, request_of_case, write_header
+from tests.engine.test_plan_golden import (
+    GOLDEN,
+    diffusion,
+    encoded,
+    request_of_case,
+    write_header,
+)
 from tests.engine.test_plan_pictures_golden import (
     LEVELS_CUT_OFF,
     REQUESTS,
@@ -64,9 +70,12 @@ def request_of_enhanced(case: Mapping[str, Any]) -> TextRequest:
     """Write a golden request in our fields."""
     asked = {**REQUESTS["defaults"], **case["request"]}
     is_given = asked["input_image"] and asked["tab"] == "enhance"
+    method = asked["enhance_uov"]
+    strength = asked["ow_vary" if method.startswith("Vary") else "ow_upscale"]
     enhance = {
+        "strength": strength if strength > 0 else None,
         "image": GIVEN if is_given else None,
-        "upscale_or_vary": None if asked["enhance_uov"] == "Disabled" else asked["enhance_uov"],
+        "upscale_or_vary": None if method == "Disabled" else method,
         "order": asked["enhance_order"],
         "prompts": asked["enhance_prompt_type"],
         "regions": [
@@ -84,7 +93,9 @@ def request_of_enhanced(case: Mapping[str, Any]) -> TextRequest:
 def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     """What the recordings had: a base model of which only the layout is read, and small helpers."""
     folder = tmp_path_factory.mktemp("models")
-    base = REQUESTS["defaults"]["base_model"]
+    names = {REQUESTS["defaults"]["base_model"]} | {
+        case["request"].get("refiner", "None") for case in CASES.values()
+    }
     offers = [*COMMON.values(), *MASK_NETWORKS.values(), DETECTOR, *SAM.values()]
     paths = {COMMON["upscaler"].file: write_upscaler(folder / "repeats.safetensors")}
     paths[COMMON["inpaint head"].file] = write_head(folder / "head.safetensors")
@@ -92,8 +103,14 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
         Weights(name=it.file, path=paths.get(it.file, folder / it.file), kind=it.kind)
         for it in offers
     ]
+    loras = [
+        Weights(name=name, path=folder / name, kind="lora") for name in GOLDEN.get("lora_files", [])
+    ]
     return Library(
-        catalog=Catalog([Checkpoint(name=base, path=write_header(folder / base))], files)
+        catalog=Catalog(
+            [Checkpoint(name=name, path=write_header(folder / name)) for name in sorted(names)],
+            [*files, *loras],
+        )
     )
 
 
@@ -138,7 +155,8 @@ def test_enhanced_plans_equal_fooocus_golden(name: str, library: Library) -> Non
         }
     for it, refresh in zip(painted, case["refresh"], strict=False):
         assert it.base_model == refresh["base"]
-        assert it.refiner is None
+        assert (it.refiner.model if it.refiner else "None") == refresh["refiner"]
+        assert [[Path(item.name).name, item.scale] for item in it.loras] == refresh["loras"]
         patch = it.start.patch if isinstance(it.start, Repainting) else None
         assert ([[patch, 1.0]] if patch else []) == refresh["base_only_loras"]
     assert plan_from_json(plan_to_json(made)) == made
