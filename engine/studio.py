@@ -257,7 +257,7 @@ class Studio(RequestPart):
     ] = 0
     scheduler: Annotated[
         StudioScheduler | None,
-        Knob("Scheduler", "The method and its noise levels; empty is Euler."),
+        Knob("Scheduler", "The method and its noise levels; Euler where none is chosen."),
     ] = None
     timesteps: Annotated[
         tuple[Annotated[int, Field(ge=0, le=999)], ...],
