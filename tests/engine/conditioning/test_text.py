@@ -197,7 +197,7 @@ def test_known_texts_are_not_encoded_again(encoders):
     silent = TextEncoders(encoders.tokenizers, (None, None))
     (again,) = encode_prompts(silent, prompts, cache=cache)
     assert torch.equal(first.prompt_embeds, again.prompt_embeds)
-    assert list(cache) == [("a fox", 2, "")]
+    assert list(cache) == [("a fox", 2, "", False)]
 
 
 @pytest.mark.parametrize(
