@@ -20,7 +20,8 @@ def catalog(folder: Path, name: str) -> Catalog:
 
 
 def test_published_hashes_are_trusted():
-    published = {offer.source.sha256 for offer in COMMON.values() if offer.source.sha256}
+    pickled = [offer for offer in COMMON.values() if not offer.file.endswith(".safetensors")]
+    published = {offer.source.sha256 for offer in pickled if offer.source.sha256}
     assert len(published) == 3
     assert trusted_hashes(Catalog([])) == published
 
