@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save
 
+from api.wire.lora import LoraInput
 from pocket.draw import draw
 from pocket.measure_partners import edge_overlap
 from pocket.score import read
@@ -50,6 +52,7 @@ def lora_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     folder = tmp_path_factory.mktemp("lora") / "studio"
     (folder / "models").mkdir(parents=True)
     (folder / "models" / "pocket").symlink_to(ROOT / "models" / "pocket")
+    shutil.copytree(ROOT / "models" / "pocket" / "unet", folder / "models" / "unet" / "same")
     studio = LoraStudio(folder, is_real=True)
     studio.start()
     yield studio
@@ -144,9 +147,10 @@ def test_the_example_as_it_is_draws_a_seed(lora_studio: Studio, point) -> None:
 
 
 def everything(files: str) -> dict[str, Any]:
-    """A call that uses every field but those of SD 1.5 alone (IC-Light) and of weights that the pocket model has none of."""
+    """A call that uses every field but those of SD 1.5 alone (IC-Light) and of faces (insightface)."""
     return {
         "model_name": NAMED,
+        "unet_name": "same",
         "variant": "fp16",
         "prompt": "a large (<s0>:1.1) <s1>, yellow background",
         "negative_prompt": "blue",
@@ -156,6 +160,8 @@ def everything(files: str) -> dict[str, Any]:
         "controlnets": [
             {
                 "path": "pocket_edges",
+                "config_url": f"{files}/config.json",
+                "variant": "fp16",
                 "image_url": f"{files}/heart.png",
                 "mask_url": f"{files}/white.png",
                 "conditioning_scale": 0.2,
@@ -169,12 +175,16 @@ def everything(files: str) -> dict[str, Any]:
                 "path": "pocket_image_prompt.safetensors",
                 "ip_adapter_image_url": [f"{files}/heart.png"],
                 "ip_adapter_mask_url": f"{files}/white.png",
+                "model_subfolder": "sdxl_models",
+                "weight_name": "adapter.safetensors",
                 "scale": 0.3,
+                "scale_json": {"down": 0.3, "mid": 0.3, "up": 0.3},
                 "unconditional_noising_factor": 0.1,
                 "image_projection_shortcut": True,
             }
         ],
         "image_encoder_path": "pocket_sight",
+        "image_encoder_subfolder": "models/image_encoder",
         "image_encoder_weight_name": "model.safetensors",
         "seed": 5,
         "image_size": {"width": 1024, "height": 1024},
@@ -202,6 +212,8 @@ def everything(files: str) -> dict[str, Any]:
 def test_a_call_that_uses_every_field(lora_studio: Studio, node: Node, point, files: str) -> None:
     point(lora_studio.address)
     asked = everything(files)
+    left = {name for name in LoraInput.model_fields if not name.startswith("ic_light")}
+    assert left - set(asked) == {"advanced"}
     result = fal_client.subscribe(LORA, arguments=asked)
     assert (result["seed"], len(result["images"])) == (5, 2)
     pictures = [painted({"images": [image]}) for image in result["images"]]
