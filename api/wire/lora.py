@@ -7,22 +7,10 @@ from pydantic import Field
 from api.wire.fields import WireModel
 from api.wire.shared import File, Image
 from engine.requests import Advanced
+from engine.studio import StudioScheduler
 
 NamedSize = Literal[
     "square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9"
-]
-Scheduler = Literal[
-    "DPM++ 2M",
-    "DPM++ 2M Karras",
-    "DPM++ 2M SDE",
-    "DPM++ 2M SDE Karras",
-    "Euler",
-    "Euler A",
-    "Euler (trailing timesteps)",
-    "LCM",
-    "LCM (trailing timesteps)",
-    "DDIM",
-    "TCD",
 ]
 Method = Literal["default", "array"]
 
@@ -124,7 +112,7 @@ class LoraInput(WireModel):
         7.5, ge=0, le=20, description="How strongly to follow the prompt."
     )
     clip_skip: int = Field(0, ge=0, le=2, description="Layers of CLIP that are left out.")
-    scheduler: Scheduler | None = Field(None, description="Sampler and noise levels.")
+    scheduler: StudioScheduler | None = Field(None, description="Sampler and noise levels.")
     timesteps: TimestepsInput = Field(TimestepsInput(), description="Timesteps by hand.")
     sigmas: SigmasInput = Field(SigmasInput(), description="Noise levels by hand.")
     prediction_type: Literal["v_prediction", "epsilon"] = Field(

@@ -25,6 +25,7 @@ from torch.nn import functional
 from engine.errors import ModelIncompatible, ModelNotFound
 from engine.models.devices import quiet_libraries
 from engine.models.image_encoders import ImageEncoder
+from engine.models.segmenters import running
 from engine.partners import ONNX_LIBRARY, ONNX_MISSING
 
 BEGINNING = "a picture of "
@@ -106,7 +107,7 @@ class Tagger:
         Raises:
             ModelIncompatible: it cannot take or give that.
         """
-        with _running(self.name):
+        with running(self.name):
             first = self.session.get_inputs()[0].name
             answer = np.asarray(self.session.run(None, {first: values})[0], np.float32)
         if answer.shape != (1, len(self.tags)):
@@ -205,7 +206,7 @@ def load_tagger(path: Path, tags: Path) -> Tagger:
     if importlib.util.find_spec(ONNX_LIBRARY) is None:
         raise ModelNotFound(f"{path.name}: {ONNX_MISSING}")
     library = importlib.import_module(ONNX_LIBRARY)
-    with _running(path.name):
+    with running(path.name):
         options = library.SessionOptions()
         options.log_severity_level = 3
         session = library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -261,15 +262,4 @@ def _reading(name: str) -> Iterator[None]:
     except (OSError, *_UNREADABLE) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         problem = f"expected a network that puts pictures into words, got: {reason}"
-        raise ModelIncompatible(f"{name}: {problem}") from error
-
-
-@contextmanager
-def _running(name: str) -> Iterator[None]:
-    """Tell what onnxruntime stumbles over; its errors have no common type of their own."""
-    try:
-        yield
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        problem = f"expected an ONNX network that onnxruntime runs, got: {reason}"
         raise ModelIncompatible(f"{name}: {problem}") from error

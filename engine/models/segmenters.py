@@ -42,7 +42,7 @@ class OutlineNetwork:
         Raises:
             ModelIncompatible: it cannot take or give that.
         """
-        with _running(self.name):
+        with running(self.name):
             first = self.session.get_inputs()[0].name
             answer = np.asarray(self.session.run(None, {first: values})[0], np.float32)
         if answer.ndim != values.ndim or answer.shape[2:] != values.shape[2:]:
@@ -136,7 +136,7 @@ def load_outline_network(path: Path) -> OutlineNetwork:
     if importlib.util.find_spec(ONNX_LIBRARY) is None:
         raise ModelNotFound(f"{path.name}: {ONNX_MISSING}")
     library = importlib.import_module(ONNX_LIBRARY)
-    with _running(path.name):
+    with running(path.name):
         options = library.SessionOptions()
         options.log_severity_level = 3
         session = library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -204,8 +204,12 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _running(name: str) -> Iterator[None]:
-    """Tell what onnxruntime stumbles over; its errors have no common type of their own."""
+def running(name: str) -> Iterator[None]:
+    """Run an ONNX network; tell what onnxruntime stumbles over; its errors have no common type of their own.
+
+    Raises:
+        ModelIncompatible: it cannot run the network.
+    """
     try:
         yield
     except Exception as error:

@@ -100,6 +100,29 @@ class Node:
         return done.stdout.decode()
 
 
+@contextmanager
+def serving(files: Mapping[str, bytes]) -> Iterator[str]:
+    """Serve files by their paths; yields the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            data = files.get(self.path)
+            self.send_response(404 if data is None else 200)
+            self.send_header("content-length", str(len(data or b"")))
+            self.end_headers()
+            self.wfile.write(data or b"")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
 Delivery = tuple[Mapping[str, str], bytes]
 
 

@@ -6,9 +6,7 @@ drawings of the pocket model's world stand for photographs.
 
 import io
 import json
-import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +20,7 @@ from pocket.draw import draw
 from pocket.measure_partners import edge_overlap
 from pocket.score import read
 from pocket.world import Scene
-from tests.clients.running import Node, Studio
+from tests.clients.running import Node, Studio, serving
 from tests.clients.test_clients_javascript import AGES, output
 from tests.clients.test_clients_pocket import SEEDS, painted
 from tests.test_app import ROOT
@@ -96,25 +94,8 @@ def served() -> Mapping[str, bytes]:
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[str]:
     """Serve the files of the examples; gives the address."""
-    files = served()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            data = files.get(self.path)
-            self.send_response(404 if data is None else 200)
-            self.send_header("content-length", str(len(data or b"")))
-            self.end_headers()
-            self.wfile.write(data or b"")
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serving(served()) as address:
+        yield address
 
 
 class PictureStudio(Studio):
