@@ -189,14 +189,15 @@ def serve(folder: Path, port: int) -> int:
     import app
     from engine import Catalog
     from jobs import EngineSpec
+    from settings import Settings, read_settings
 
-    def burning(settings: app.Settings, catalog: Catalog) -> EngineSpec:
+    def burning(settings: Settings, catalog: Catalog) -> EngineSpec:
         return EngineSpec(factory="bench.burning:BurningEngine", kwargs=WORK)
 
     app.engine_spec = burning
     flags = {"port": port, "data-dir": folder / "data", "output-dir": folder / "outputs"}
     arguments = [f"--{name}={value}" for name, value in flags.items()]
-    return app.serve(app.read_settings(arguments, {}))
+    return app.serve(read_settings(arguments, {}))
 
 
 def run_clients(port: int, seconds: float, least_jobs: int) -> Tally:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "app": 9,
     "guard": 9,
+    "settings": 9,
     "people": 9,
     "ui": 8,
     "api": 8,
@@ -82,6 +83,7 @@ MODULES = [
     ),
     ROOT / "app.py",
     ROOT / "guard.py",
+    ROOT / "settings.py",
 ]
 
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from app import read_settings
+from settings import read_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from api.metrics import Measured, Metrics
 from api.signing import open_signing_key
 from engine import InvalidRequest
 from guard import Guard
+from settings import read_settings
 from tests.api.conftest import TEXT, follow, submit
 
 OPEN_TO_ALL = {
@@ -116,9 +117,9 @@ def test_no_route_answers_a_strange_page_or_name(face, client, strange):
 @pytest.mark.parametrize("flags", [["--host", "0.0.0.0"], ["--share"]])
 def test_nobody_else_is_let_in_before_there_is_a_key(tmp_path, flags, monkeypatch):
     monkeypatch.delenv("SPACE_ID", raising=False)
-    settings = app.read_settings([*flags, "--data-dir", str(tmp_path)], {})
+    settings = read_settings([*flags, "--data-dir", str(tmp_path)], {})
     with pytest.raises(InvalidRequest, match="keys add NAME"):
         app.require_entry(settings)
     Keys(tmp_path).add("ann")
     app.require_entry(settings)
-    assert app.read_settings([], {}).host == "127.0.0.1"
+    assert read_settings([], {}).host == "127.0.0.1"

@@ -10,13 +10,14 @@ import uvicorn
 
 from api import Front
 from api.settings import KEEP_ALIVE_S
-from app import Programs, home_names, read_settings
+from app import Programs, home_names
 from engine import Library
 from engine.catalog import Catalog, Checkpoint, Weights
 from engine.library import ROOT
 from engine.prompt.styles import read_styles
 from guard import Guard
 from jobs import Jobs, JobSettings, ThreadWorker
+from settings import read_settings
 from tests.jobs.scripted_engine import ScriptedEngine
 
 MODES = ("sdxl_lcm_lora", "sdxl_lightning_4step_lora", "sd_xl_offset_example-lora_1.0")

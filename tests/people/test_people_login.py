@@ -21,6 +21,7 @@ from people.door import LOOK_S
 from people.entrance import LOGIN_S
 from people.lockout import ADDRESS, FORGET_S, NAME, PLACE, Lockout
 from people.passwords import Cost
+from settings import read_settings
 from tests.people.house import CHEAP, WORDS, Clock, House, log_in
 from tests.ui.studios import full_library, open_jobs
 
@@ -275,7 +276,7 @@ def test_the_command_reads_the_data_folder_from_the_flag(tmp_path: Path, monkeyp
 @pytest.mark.parametrize("flags", [["--host", "0.0.0.0"], ["--share"]])
 def test_nobody_else_is_let_in_before_there_are_people(tmp_path, flags, monkeypatch) -> None:
     monkeypatch.delenv("SPACE_ID", raising=False)
-    settings = app.read_settings([*flags, "--data-dir", str(tmp_path)], {})
+    settings = read_settings([*flags, "--data-dir", str(tmp_path)], {})
     with pytest.raises(InvalidRequest, match="python app.py people add NAME --owner"):
         app.require_entry(settings)
     assert not app.open_entrance(settings, People(tmp_path)).visitor("")
@@ -286,7 +287,7 @@ def test_nobody_else_is_let_in_before_there_are_people(tmp_path, flags, monkeypa
 def test_programs_need_a_key_once_there_are_people(house: House, monkeypatch) -> None:
     monkeypatch.delenv("SPACE_ID", raising=False)
     folders = ["--data-dir", str(house.folder), "--output-dir", str(house.folder / "out")]
-    settings = app.read_settings(folders, {})
+    settings = read_settings(folders, {})
     client = TestClient(app.Programs(settings, house.jobs, full_library).face)
     login = house.visit("ann").cookies["pochade_login"]
     for headers in ({}, {"cookie": f"pochade_login={login}"}):
