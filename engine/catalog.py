@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from engine.errors import InvalidRequest, ModelIncompatible, ModelNotFound
 from engine.families import (
@@ -368,26 +367,6 @@ class Catalog:
             ModelNotFound: no LoRA has that name; the message names the closest.
         """
         return self._find(self._files["lora"], "lora", name, field)
-
-    def lora_at(self, url: str) -> Weights:
-        """Name the LoRA at an address: the one that was fetched from there, or is still to be.
-
-        Raises:
-            ValueError: the address does not end in a safetensors file's name.
-        """
-        file = PurePosixPath(unquote(urlsplit(url).path)).name
-        stem = file.removesuffix(".safetensors")
-        if not file.endswith(".safetensors") or not stem.strip("."):
-            raise ValueError(
-                f"expected an address that ends in NAME.safetensors, got {url[:200]!r}"
-            )
-        name = fetched_name(url, stem) + ".safetensors"
-        return self._files["lora"].get(name) or Weights(
-            name=name,
-            path=self.place("lora", name),
-            kind="lora",
-            source=Source(url=url, is_asked=True),
-        )
 
     def place(self, kind: Kind, name: str) -> Path:
         """Say where weights go that are fetched under a name of ours."""

@@ -98,9 +98,9 @@ def lora_file(catalog: Catalog, lora: Lora) -> Weights:
     Raises:
         ModelNotFound: it is not in the catalog.
     """
-    if lora.reference is not None:
-        return find_weights(catalog, "lora", lora.reference, FIELDS["lora"])
-    return catalog.lora_at(lora.url) if lora.url else catalog.lora(lora.name)
+    if lora.reference is None:
+        return catalog.lora(lora.name)
+    return find_weights(catalog, "lora", lora.reference, FIELDS["lora"])
 
 
 def _studio_helpers(catalog: Catalog, studio: StudioPlan) -> Iterator[Weights]:

@@ -78,10 +78,8 @@ class Lora:
     name: str
     """Of the catalog."""
     scale: float
-    url: str | None = None
-    """Where it was asked for by its address; it is fetched from there first."""
     reference: Reference | None = None
-    """How the LoRA studio was told of it."""
+    """How it was asked for, where that may lead to the network: it is fetched first then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,7 +391,10 @@ def _asked_loras(value: Plan) -> tuple[LoraWeight, ...]:
     has_own = MODES[value.request.performance].distilled is not None
     asked = value.loras[:-1] if has_own else value.loras
     return tuple(
-        LoraWeight.model_construct(path=item.url or item.name, scale=item.scale) for item in asked
+        LoraWeight.model_construct(
+            path=item.reference.path if item.reference else item.name, scale=item.scale
+        )
+        for item in asked
     )
 
 

@@ -51,6 +51,7 @@ from engine.plan import (
 from engine.prompt.assemble import Lines, Wording, assemble, read_lines
 from engine.prompt.lora_tags import take_lora_tags
 from engine.prompt.styles import EXPANSION_STYLE, find_styles
+from engine.references import Reference, find_weights
 from engine.requests import (
     MAX_LORAS,
     MAX_SEED,
@@ -185,16 +186,9 @@ def _lora(asked: LoraWeight, field: str, library: Library) -> Lora:
     """Find a LoRA by name, or by an address that may be fetched from."""
     if "://" not in asked.path:
         return Lora(name=library.catalog.lora(asked.path, field).name, scale=asked.scale)
-    if not library.may_fetch(asked.path):
-        problem = (
-            "expected a file of the loras folder, or an address on a host of --allow-downloads"
-        )
-        raise InvalidRequest(field, f"{problem}, got {asked.path[:200]!r}")
-    try:
-        name = library.catalog.lora_at(asked.path).name
-    except ValueError as error:
-        raise InvalidRequest(field, str(error)) from error
-    return Lora(name=name, scale=asked.scale, url=asked.path)
+    reference = Reference(path=asked.path)
+    found = find_weights(library.catalog, "lora", reference, field, library.may_fetch)
+    return Lora(name=found.name, scale=asked.scale, reference=reference)
 
 
 def _sample_size(size: Size, base: Checkpoint) -> Size:

@@ -26,6 +26,7 @@ from engine.catalog import Source, Weights
 from engine.knobs import bounds, choices
 from engine.plan import only_image
 from engine.prompt.styles import Style
+from engine.references import Reference
 from engine.requests import MAX_SEED, Advanced, FreeU, LoraWeight
 
 POCKET = Checkpoint(
@@ -249,12 +250,12 @@ def test_ranges_and_choices_come_from_the_fields() -> None:
 def test_a_lora_by_its_address_is_asked_for_only_where_that_is_allowed() -> None:
     url = "https://example.com/files/My%20Ink.safetensors?download=true"
     request = TextRequest(styles=(), loras=(LoraWeight(path=url, scale=0.3),))
-    with pytest.raises(InvalidRequest, match=r"^loras\.0\.path: expected a file of the loras"):
+    with pytest.raises(InvalidRequest, match=r"^loras\.0\.path: expected a name of the models"):
         plan(request, LIBRARY, seed=0)
     open_library = replace(LIBRARY, may_fetch=lambda address: address.startswith("https://"))
     (lora,) = plan(request, open_library, seed=0).loras
     assert re.fullmatch(r"fetched/[0-9a-f]{12}-My_Ink\.safetensors", lora.name)
-    assert (lora.url, lora.scale) == (url, 0.3)
+    assert (lora.reference, lora.scale) == (Reference(path=url), 0.3)
     alone = only_image(plan(request, open_library, seed=0), 0)
     assert plan(TextRequest.parse(request_of(alone)), open_library, seed=0).loras == (lora,)
 

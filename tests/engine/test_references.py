@@ -131,11 +131,6 @@ def test_addresses_of_files(
     assert entry.path.parent.name == "fetched"
 
 
-def test_a_file_of_the_web_has_one_name_everywhere(catalog: Catalog) -> None:
-    url = "https://example.com/files/My%20Ink.safetensors?download=true"
-    assert find_weights(catalog, "lora", Reference(path=url), "field") == catalog.lora_at(url)
-
-
 def test_equal_references_have_equal_names_and_others_have_others(catalog: Catalog) -> None:
     references = [
         Reference(path="a/b"),
