@@ -28,6 +28,7 @@ from engine.loop import Running, step
 from engine.models.devices import choose_device, use_threads
 from engine.models.expander import ModelExpander
 from engine.models.hashes import FileHashes, models_hashes
+from engine.models.levers import Levers
 from engine.needed import needed_weights
 from engine.net import Fetcher
 from engine.plan import ImagePlan, Plan, only_image, plan_to_json, with_expansion
@@ -70,6 +71,7 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
     allow_private_urls: bool = False,
     require_safety: bool = False,
     warm_gb: float | None = None,
+    levers: Levers | None = None,
 ) -> "Engine":
     """Build an engine in the process that is to paint; arguments are plain text so that they cross processes.
 
@@ -86,6 +88,7 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
             safety checker is fetched then.
         warm_gb: Memory in gigabytes that base models may take together, so that the latest used need no loading; one stays in
             any case. None is 0.6 of a GPU's memory, or 0.4 of the machine's.
+        levers: How UNets are run; None is as pays on the device.
 
     Raises:
         InvalidRequest: the device is not there.
@@ -107,13 +110,14 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
         allow_pickle=allow_pickle,
         require_safety=require_safety,
         warm_bytes=usual_budget(chosen) if warm_gb is None else int(warm_gb * 1e9),
+        levers=levers,
     )
 
 
 class Engine:
     """Paints the images of several jobs together on one device."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what `create` settles)
         self,
         read_catalog: Callable[[], Catalog],
         device: torch.device,
@@ -124,11 +128,12 @@ class Engine:
         allow_pickle: bool = False,
         require_safety: bool = False,
         warm_bytes: int = 0,
+        levers: Levers | None = None,
     ) -> None:
         self._read_catalog = read_catalog
         self._device = device
         self._palette = Palette(
-            read_catalog(), device, allow_pickle=allow_pickle, budget=warm_bytes
+            read_catalog(), device, allow_pickle=allow_pickle, budget=warm_bytes, levers=levers
         )
         self._fetches = Fetches(guard, allow_pickle=allow_pickle)
         self._expander = ModelExpander(expansion_model) if expansion_model else None

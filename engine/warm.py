@@ -24,6 +24,7 @@ from engine.models.devices import give_back_memory
 from engine.models.ic_light import load_ic_light
 from engine.models.interposer import Interposer, load_interposer
 from engine.models.ip_adapters import carries_lora
+from engine.models.levers import Levers, pull
 from engine.models.patches import Patch, WeightPatcher
 from engine.models.refiners import LoadedRefiner, load_refiner
 from engine.models.trust import trusted_hashes
@@ -191,6 +192,7 @@ def warm_up(
     *,
     allow_pickle: bool = False,
     unet: Path | None = None,
+    levers: Levers | None = None,
 ) -> WarmModel:
     """Load a base model onto `device` and derive the rest; `unet` takes the place of its own UNet.
 
@@ -200,6 +202,7 @@ def warm_up(
     loaded = load_checkpoint(checkpoint, device)
     if unet is not None:
         loaded.pipeline.unet = load_unet(unet, loaded.unet)
+    pull(levers or Levers.usual(device), loaded.unet)
     return WarmModel(
         loaded=loaded,
         patcher=WeightPatcher(
@@ -216,7 +219,13 @@ class Palette:
     """What is in memory: base models, and of one of them the weights in force."""
 
     def __init__(
-        self, catalog: Catalog, device: torch.device, *, allow_pickle: bool, budget: int = 0
+        self,
+        catalog: Catalog,
+        device: torch.device,
+        *,
+        allow_pickle: bool,
+        budget: int = 0,
+        levers: Levers | None = None,
     ) -> None:
         """Begin with nothing.
 
@@ -225,6 +234,7 @@ class Palette:
             device: Where they go.
             allow_pickle: Whether weights may be read from pickled files.
             budget: Bytes that base models may take together; there is always room for one.
+            levers: How UNets are run; None is as `Levers.usual` says.
         """
         self.catalog = catalog
         """Where weights are found; may be replaced when files came or went."""
@@ -232,6 +242,7 @@ class Palette:
         """When the weights were last changed, on the monotonic clock."""
         self._device = device
         self._allow_pickle = allow_pickle
+        self._levers = levers or Levers.usual(device)
         self._models: WarmModels[WarmModel] = WarmModels(budget)
         self._model: WarmModel | None = None
         self._needs: Needs | None = None
@@ -288,6 +299,7 @@ class Palette:
                 self._find_embedding,
                 allow_pickle=self._allow_pickle,
                 unet=path,
+                levers=self._levers,
             )
             self._models.keep(key, loaded)
         self._model = self._models.get(key)

@@ -1,0 +1,43 @@
+"""What makes painting faster; each lever can be pulled alone, so that the benchmark can tell what it is worth."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+Kernel = Literal["auto", "cudnn", "flash", "efficient", "math"]
+"""Which attention kernel goes first where several can serve; ``auto`` is torch's own choice."""
+HOPPER = 9
+"""Compute capability of the first NVIDIA cards on which cuDNN's attention is the faster one, by what is published."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Levers:
+    """How a UNet is run. None of them changes a picture by more than rounding, but for `fp8`."""
+
+    channels_last: bool = True
+    """Weights of convolutions in the layout that their kernels read fastest."""
+    fused_qkv: bool = True
+    """One matrix product for query, key and value; takes no memory and is for UNets that stay where they are."""
+    cached_text: bool = True
+    """Keys and values of the text worked out once for many steps."""
+    attention: Kernel = "auto"
+    """The kernel that goes first; what it cannot do another one does. On a GPU only."""
+    compile: bool = False
+    """The UNet's transformer blocks compiled in the background; see `engine.models.compiling`."""
+    fp8: bool = False
+    """The linear layers in eight bits, through torchao."""
+
+    @classmethod
+    def usual(cls, device: torch.device) -> "Levers":
+        """Choose those that pay on a device."""
+        if device.type != "cuda":
+            return cls()
+        is_new = torch.cuda.get_device_capability(device)[0] >= HOPPER
+        return cls(attention="cudnn" if is_new else "auto")
+
+
+def pull(levers: Levers, unet: Any) -> None:
+    """Bring a UNet that is on its device into the state that its levers ask for."""
+    if not levers.channels_last:
+        unet.to(memory_format=torch.contiguous_format)
