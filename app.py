@@ -18,6 +18,7 @@ from settings import Settings, read_settings
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from api.keys import Keys
     from engine import Catalog, Library, TextRequest
     from engine.net import DownloadPolicy
     from jobs import EngineSpec, Jobs
@@ -294,12 +295,10 @@ class Programs:
         from api.signing import open_signing_key
         from api.webhooks import Webhooks
         from engine.net import Fetcher
-        from people import People
 
         self._files = FileStore(settings.data_dir, settings.output_dir)
         key, is_home = open_signing_key(settings.data_dir), is_loopback(settings)
         keys = Keys(settings.data_dir)
-        is_open = (is_home and not keys.list()) or "SPACE_ID" in os.environ
         api = Api(
             jobs=jobs,
             library=library,
@@ -309,7 +308,7 @@ class Programs:
             fetcher=Fetcher(allow_private=settings.allow_private_urls),
             signing_key=key,
             public_url=settings.public_url,
-            is_open=is_open and not People(settings.data_dir).list(),
+            is_open=openness(settings, keys),
             aliases=read_aliases(settings.alias),
             require_safety=settings.require_safety,
         )
@@ -327,6 +326,23 @@ class Programs:
         """End both."""
         self._webhooks.stop()
         self._files.close()
+
+
+def openness(settings: Settings, keys: "Keys") -> "Callable[[], bool]":
+    """Make what says whether programs need no key now, as people and keys come and go.
+
+    None is needed while there are no people, and either it is a Space or only this machine reaches the studio and there are
+    no keys.
+    """
+    from people import People
+
+    people = People(settings.data_dir)
+    is_home, is_space = is_loopback(settings), "SPACE_ID" in os.environ
+
+    def is_open() -> bool:
+        return (is_space or (is_home and not keys.list())) and not people.list()
+
+    return is_open
 
 
 def program_start(settings: Settings, library: "Library") -> dict[str, Any]:

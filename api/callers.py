@@ -26,7 +26,7 @@ def caller(request: HTTPConnection, api: Api, *, with_token: bool = False) -> st
     owner = api.keys.owner_of(request.headers.get("authorization"))
     if owner is None and with_token:
         owner = _owner_of_token(request, api)
-    if owner is None and not api.is_open:
+    if owner is None and not api.is_open():
         raise HTTPException(401, UNKNOWN)
     return owner or LOCAL
 

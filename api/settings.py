@@ -35,8 +35,11 @@ class Api:
     """Signs webhooks; receivers look its public half up. None where nobody is told anything."""
     public_url: str | None = None
     """Address of the studio as clients reach it; None takes that of each request."""
-    is_open: bool = True
-    """Whether those without a key are let in, as owner ``local``."""
+    is_open: Callable[[], bool] = lambda: True
+    """Says whether those without a key are let in now, as owner ``local``; asked for each request.
+
+    It raises `StorageFailed` where people or keys cannot be read.
+    """
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Other names of base models."""
     metrics: Metrics = field(default_factory=Metrics)

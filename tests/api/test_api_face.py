@@ -79,7 +79,7 @@ def keyed(face, client, owner):
 
 
 def test_without_a_key_nobody_is_let_in_where_keys_are_needed(face):
-    client = face.open(is_open=False)
+    client = face.open(is_open=lambda: False)
     detail = {"detail": "No user found for Key ID and Secret"}
     for headers in ({}, {"authorization": "Key a:b"}, {"authorization": "nonsense"}):
         for method, path in (("POST", f"/{TEXT}"), ("POST", f"/queue/{TEXT}")):
@@ -91,7 +91,7 @@ def test_without_a_key_nobody_is_let_in_where_keys_are_needed(face):
 
 
 def test_what_one_owner_asked_for_another_does_not_find(face):
-    ann = keyed(face, face.open(is_open=False), ANN)
+    ann = keyed(face, face.open(is_open=lambda: False), ANN)
     bob = keyed(face, TestClient(ann.app, base_url=ann.base_url), "bob")
     call = submit(ann)
     follow(ann, call)
@@ -111,7 +111,7 @@ def test_what_one_owner_asked_for_another_does_not_find(face):
 
 
 def test_a_key_may_come_as_bearer_too(face):
-    client = face.open(is_open=False)
+    client = face.open(is_open=lambda: False)
     key = face.api.keys.add(ANN)
     answer = client.post(f"/queue/{TEXT}", json={}, headers={"authorization": f"Bearer {key}"})
     assert face.jobs.calls.get(answer.json()["request_id"], ANN)
@@ -251,7 +251,7 @@ def test_receivers_of_webhooks_find_the_public_key(face):
 
 
 def test_keys_that_cannot_be_read_let_nobody_in_and_say_nothing_of_their_place(face):
-    client = face.open(is_open=False)
+    client = face.open(is_open=lambda: False)
     key = {"authorization": f"Key {face.api.keys.add(ANN)}"}
     (face.data_dir / "keys.json").write_text("{")
     for answer in (client.get("/metrics", headers=key), client.post(f"/{TEXT}", headers=key)):
@@ -260,7 +260,7 @@ def test_keys_that_cannot_be_read_let_nobody_in_and_say_nothing_of_their_place(f
 
 
 def test_a_token_stands_for_the_key_in_the_address_of_a_request(face):
-    ann = keyed(face, face.open(is_open=False), ANN)
+    ann = keyed(face, face.open(is_open=lambda: False), ANN)
     token = ann.post("/rest/tokens", json={"token_expiration": 120}).json()
     call = submit(ann)
     follow(ann, call)

@@ -128,7 +128,7 @@ def test_uploaded_bytes_are_told(face):
 
 
 def test_numbers_need_a_key_where_everything_does(face):
-    client = face.open(is_open=False)
+    client = face.open(is_open=lambda: False)
     assert client.get("/metrics").status_code == 401
     key = {"authorization": f"Key {face.api.keys.add('ann')}"}
     assert client.get("/metrics", headers=key).status_code == 200
@@ -155,7 +155,7 @@ def test_not_ready_when_the_worker_is_gone(tmp_path):
 def test_the_log_names_the_job_and_neither_prompt_nor_key(face, caplog):
     caplog.set_level(logging.INFO)
     caplog.handler.setFormatter(Lines())
-    client = face.open(is_open=False)
+    client = face.open(is_open=lambda: False)
     key = face.api.keys.add("ann")
     client.headers["authorization"] = f"Key {key}"
     ids = []

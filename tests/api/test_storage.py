@@ -326,7 +326,7 @@ def test_a_picture_that_its_owner_deleted_is_gone(
 
 
 def test_a_key_is_needed_where_the_studio_is_not_open(tmp_path: Path) -> None:
-    api = storage_api(tmp_path, is_open=False)
+    api = storage_api(tmp_path, is_open=lambda: False)
     client = TestClient(storage_app(api), base_url=LOCAL)
     key = api.keys.add("ada")
     closed = [
@@ -353,7 +353,7 @@ def test_a_key_is_needed_where_the_studio_is_not_open(tmp_path: Path) -> None:
 
 
 def test_a_token_never_leads_to_another(tmp_path: Path) -> None:
-    api = storage_api(tmp_path, is_open=False)
+    api = storage_api(tmp_path, is_open=lambda: False)
     client = TestClient(storage_app(api), base_url=LOCAL)
     key = {"authorization": f"Key {api.keys.add('ada')}"}
     run_token = client.post("/rest/tokens", headers=key).json()

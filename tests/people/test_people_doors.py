@@ -6,14 +6,17 @@ import re
 
 import pytest
 from starlette.routing import Route
+from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 import ui
+from app import Programs
 from engine import InvalidRequest, TextRequest, plan
 from people.admin import ACTIONS
 from people.door import OF_OWNERS, OPEN, OURS
+from settings import read_settings
 from tests.people.house import House, log_in
-from tests.ui.studios import in_event_loop
+from tests.ui.studios import full_library, in_event_loop
 from ui.saved_presets import remove, save
 
 VISITORS = ("ann", "bob", "olga")
@@ -237,3 +240,26 @@ def test_what_is_no_request_of_an_owner_is_refused(house: House, body: bytes) ->
     answer = house.visit("olga").post("/admin/people/add", content=body)
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(("body: expected", "name: expected"))
+
+
+def test_programs_need_a_key_while_there_are_people_or_keys(house: House) -> None:
+    """Without a restart: the studio looks at the files whenever they have changed."""
+    programs = Programs(
+        read_settings(["--data-dir", str(house.folder)], {}), house.jobs, full_library
+    )
+    client = TestClient(programs.face, base_url="http://127.0.0.1:7860")
+
+    def ask(**headers: str) -> int:
+        path = "/queue/fal-ai/fooocus/requests/00000000-0000-0000-0000-000000000000/status"
+        return client.get(path, headers=headers).status_code
+
+    assert ask() == 401
+    for name in VISITORS:
+        house.people.remove(name)
+    assert ask() == 404
+    key = house.keys.add("ann")
+    assert (ask(), ask(authorization=f"Key {key}")) == (401, 404)
+    house.keys.revoke(key.partition(":")[0])
+    assert ask() == 404
+    house.people.add("ann", "ann's secret")
+    assert ask() == 401
