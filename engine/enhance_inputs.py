@@ -5,13 +5,19 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from engine.image_inputs import (
-    MAX_SOUGHT,
-    ClothCategory,
-    InpaintEngine,
-    InpaintMode,
-    MaskModel,
+    AtMost,
+    Certainty,
+    Cloth,
+    FromNoiseSwitch,
+    GrowMask,
+    MaskFinder,
     Picture,
-    SamModel,
+    RepaintEngine,
+    RepaintMode,
+    RepaintStrength,
+    RespectiveField,
+    SamSize,
+    Sought,
     UpscaleOrVaryMethod,
 )
 from engine.knobs import Knob, RequestPart
@@ -31,15 +37,8 @@ class Region(RequestPart):
     The four settings from `disable_initial_latent` to `respective_field` are the mode's own where they are not set.
     """
 
-    model: Annotated[
-        MaskModel,
-        Knob("Model", "What finds it: 'sam' goes by words, the others take what stands out."),
-    ] = "sam"
-    look_for: Annotated[
-        str,
-        Field(max_length=MAX_SOUGHT, validate_default=True),
-        Knob("Look for", "What 'sam' is to find, in the singular, such as 'face' or 'hand'."),
-    ] = ""
+    model: MaskFinder = "sam"
+    look_for: Sought = ""
     prompt: Annotated[
         str,
         Field(max_length=MAX_WORDS),
@@ -50,44 +49,16 @@ class Region(RequestPart):
         Field(max_length=MAX_WORDS),
         Knob("Negative prompt", "What must not be there; empty takes the picture's own."),
     ] = ""
-    cloth: Annotated[
-        ClothCategory, Knob("Clothes", "Which clothes 'u2net_cloth_seg' looks for.")
-    ] = "full"
-    sam_model: Annotated[
-        SamModel, Knob("SAM", "Larger ones draw finer outlines and take longer.")
-    ] = "vit_b"
-    box_threshold: Annotated[
-        float,
-        Field(ge=0, le=1),
-        Knob("Certainty", "What is less certain than this is left out.", 0.05),
-    ] = 0.3
-    max_detections: Annotated[
-        int, Field(ge=0, le=10), Knob("At most", "How many things; 0 takes all.", 1)
-    ] = 0
-    mode: Annotated[InpaintMode, Knob("Method", "What the repainting is for.")] = (
-        "Inpaint or Outpaint (default)"
-    )
-    disable_initial_latent: Annotated[
-        bool | None, Knob("Start from noise", "Forget what was there before.")
-    ] = None
-    engine: Annotated[
-        InpaintEngine | None, Knob("Inpaint engine", "The patch that helps to repaint.")
-    ] = None
-    strength: Annotated[
-        float | None,
-        Field(gt=0, le=1),
-        Knob("Strength", "Share of the noise: 1 paints anew, less keeps more.", 0.001),
-    ] = None
-    respective_field: Annotated[
-        float | None,
-        Field(ge=0, le=1),
-        Knob("Respective field", "How much around the mask is looked at; 1 is all.", 0.001),
-    ] = None
-    erode_or_dilate: Annotated[
-        int,
-        Field(ge=-64, le=64),
-        Knob("Grow the mask", "Pixels by which it grows; below 0 it shrinks.", 1),
-    ] = 0
+    cloth: Cloth = "full"
+    sam_model: SamSize = "vit_b"
+    box_threshold: Certainty = 0.3
+    max_detections: AtMost = 0
+    mode: RepaintMode = "Inpaint or Outpaint (default)"
+    disable_initial_latent: FromNoiseSwitch = None
+    engine: RepaintEngine = None
+    strength: RepaintStrength = None
+    respective_field: RespectiveField = None
+    erode_or_dilate: GrowMask = 0
     invert_mask: Annotated[bool, Knob("Invert the mask", "Repaint what was not found.")] = False
 
     @field_validator("look_for")

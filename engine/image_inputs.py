@@ -107,6 +107,45 @@ INPAINT_MODES: Mapping[InpaintMode, InpaintSettings] = {
 }
 """As in Fooocus."""
 
+# What an `Inpaint`, a `MaskFrom` and the regions of *Enhance* have in common.
+MaskFinder = Annotated[
+    MaskModel,
+    Knob("Model", "What finds it: 'sam' goes by words, the others take what stands out."),
+]
+Cloth = Annotated[ClothCategory, Knob("Clothes", "Which clothes 'u2net_cloth_seg' looks for.")]
+SamSize = Annotated[SamModel, Knob("SAM", "Larger ones draw finer outlines and take longer.")]
+Certainty = Annotated[
+    float,
+    Field(ge=0, le=1),
+    Knob("Certainty", "What is less certain than this is left out.", 0.05),
+]
+AtMost = Annotated[int, Field(ge=0, le=10), Knob("At most", "How many things; 0 takes all.", 1)]
+RepaintMode = Annotated[InpaintMode, Knob("Method", "What the repainting is for.")]
+FromNoiseSwitch = Annotated[bool | None, Knob("Start from noise", "Forget what was there before.")]
+RepaintEngine = Annotated[
+    InpaintEngine | None, Knob("Inpaint engine", "The patch that helps to repaint.")
+]
+RepaintStrength = Annotated[
+    float | None,
+    Field(gt=0, le=1),
+    Knob("Strength", "Share of the noise: 1 paints anew, less keeps more.", 0.001),
+]
+RespectiveField = Annotated[
+    float | None,
+    Field(ge=0, le=1),
+    Knob("Respective field", "How much around the mask is looked at; 1 is all.", 0.001),
+]
+GrowMask = Annotated[
+    int,
+    Field(ge=-64, le=64),
+    Knob("Grow the mask", "Pixels by which it grows; below 0 it shrinks.", 1),
+]
+Sought = Annotated[
+    str,
+    Field(max_length=MAX_SOUGHT, validate_default=True),
+    Knob("Look for", "What 'sam' is to find, in the singular, such as 'face' or 'hand'."),
+]
+
 
 class ImagePrompt(RequestPart):
     """One image that the picture follows."""
@@ -144,16 +183,14 @@ class ImagePrompt(RequestPart):
 class Inpaint(RequestPart):
     """A picture that is repainted in part, or painted beyond its sides.
 
-    The five settings from `disable_initial_latent` on are the mode's own where they are not set.
+    The four settings from `disable_initial_latent` to `respective_field` are the mode's own where they are not set.
     """
 
     image: Annotated[Picture, Knob("Picture", "What is repainted.")]
     mask: Annotated[
         Picture | None, Knob("Mask", "Where it is repainted: white; stretched to the picture.")
     ] = None
-    mode: Annotated[InpaintMode, Knob("Method", "What the repainting is for.")] = (
-        "Inpaint or Outpaint (default)"
-    )
+    mode: RepaintMode = "Inpaint or Outpaint (default)"
     additional_prompt: Annotated[
         str,
         Field(max_length=MAX_ADDITIONAL),
@@ -164,27 +201,11 @@ class Inpaint(RequestPart):
         Field(max_length=4),
         Knob("Paint beyond", "Sides at which the picture grows by three tenths."),
     ] = ()
-    disable_initial_latent: Annotated[
-        bool | None, Knob("Start from noise", "Forget what was there before.")
-    ] = None
-    engine: Annotated[
-        InpaintEngine | None, Knob("Inpaint engine", "The patch that helps to repaint.")
-    ] = None
-    strength: Annotated[
-        float | None,
-        Field(gt=0, le=1),
-        Knob("Strength", "Share of the noise: 1 paints anew, less keeps more.", 0.001),
-    ] = None
-    respective_field: Annotated[
-        float | None,
-        Field(ge=0, le=1),
-        Knob("Respective field", "How much around the mask is looked at; 1 is all.", 0.001),
-    ] = None
-    erode_or_dilate: Annotated[
-        int,
-        Field(ge=-64, le=64),
-        Knob("Grow the mask", "Pixels by which it grows; below 0 it shrinks.", 1),
-    ] = 0
+    disable_initial_latent: FromNoiseSwitch = None
+    engine: RepaintEngine = None
+    strength: RepaintStrength = None
+    respective_field: RespectiveField = None
+    erode_or_dilate: GrowMask = 0
     invert_mask: Annotated[bool, Knob("Invert the mask", "Repaint what is black in it.")] = False
 
     @field_validator("outpaint")
@@ -217,29 +238,12 @@ class MaskFrom(RequestPart):
     """
 
     image: Annotated[Picture, Knob("Picture", "Where something is looked for.")]
-    model: Annotated[
-        MaskModel,
-        Knob("Model", "What finds it: 'sam' goes by words, the others take what stands out."),
-    ] = "isnet-general-use"
-    cloth: Annotated[
-        ClothCategory, Knob("Clothes", "Which clothes 'u2net_cloth_seg' looks for.")
-    ] = "full"
-    prompt: Annotated[
-        str,
-        Field(max_length=MAX_SOUGHT, validate_default=True),
-        Knob("Look for", "What 'sam' is to find, in the singular, such as 'face' or 'hand'."),
-    ] = ""
-    sam_model: Annotated[
-        SamModel, Knob("SAM", "Larger ones draw finer outlines and take longer.")
-    ] = "vit_b"
-    box_threshold: Annotated[
-        float,
-        Field(ge=0, le=1),
-        Knob("Certainty", "What is less certain than this is left out.", 0.05),
-    ] = 0.3
-    max_detections: Annotated[
-        int, Field(ge=0, le=10), Knob("At most", "How many things; 0 takes all.", 1)
-    ] = 0
+    model: MaskFinder = "isnet-general-use"
+    cloth: Cloth = "full"
+    prompt: Sought = ""
+    sam_model: SamSize = "vit_b"
+    box_threshold: Certainty = 0.3
+    max_detections: AtMost = 0
     grow_boxes: Annotated[
         int,
         Field(ge=-64, le=64),
