@@ -13,6 +13,7 @@ FLOORS = {
     "app": 9,
     "guard": 9,
     "settings": 9,
+    "space": 9,
     "people": 9,
     "ui": 8,
     "api": 8,
@@ -38,6 +39,7 @@ FLOORS = {
     "engine.plan": 2,
     "engine.settle": 2,
     "engine.settle_studio": 2,
+    "engine.settle_pictures": 2,
     "engine.settle_enhance": 2,
     "engine.describe_inputs": 1,
     "engine.enhance_inputs": 1,
@@ -84,6 +86,7 @@ MODULES = [
     ROOT / "app.py",
     ROOT / "guard.py",
     ROOT / "settings.py",
+    ROOT / "space.py",
 ]
 
 
