@@ -1,6 +1,6 @@
 """The front door of the engine: requests, plans, events, errors. Imports no torch."""
 
-from engine.catalog import Catalog, Checkpoint, read_catalog
+from engine.catalog import Catalog, Checkpoint
 from engine.drawings import draw_control
 from engine.errors import (
     EngineError,
@@ -27,6 +27,7 @@ from engine.geometry import Size, parse_size
 from engine.incoming import check_asked, check_lora
 from engine.library import Library, Shelves, read_library
 from engine.models.hashes import FileHashes, models_hashes
+from engine.places import read_catalog
 from engine.plan import Plan, plan_from_json, plan_to_json, request_of
 from engine.requests import TextRequest
 from engine.settle import plan

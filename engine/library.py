@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.catalog import Catalog, Offer, Places, Source, read_catalog
+from engine.catalog import Catalog, Offer, Source
 from engine.errors import EngineError
 from engine.fooocus_dir import FooocusFolder, read_fooocus_dir
 from engine.partners import partner_offers
 from engine.performance import MODES
+from engine.places import Places, read_catalog
 from engine.presets import Preset, read_own_presets, read_presets
 from engine.prompt.expansion import expand
 from engine.prompt.styles import Style, find_style, read_styles

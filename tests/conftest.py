@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.catalog import Catalog, read_catalog
+from engine.catalog import Catalog
+from engine.places import read_catalog
 
 
 @pytest.fixture(scope="session")

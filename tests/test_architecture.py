@@ -49,6 +49,7 @@ FLOORS = {
     "engine.families": 1,
     "engine.fooocus_dir": 1,
     "engine.library": 2,
+    "engine.places": 1,
     "engine.lora_facts": 1,
     "engine.image_inputs": 1,
     "engine.knobs": 1,

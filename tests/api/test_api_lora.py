@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from engine import Catalog, Checkpoint, Size
-from engine.catalog import Weights, read_catalog
+from engine.catalog import Weights
 from engine.library import ROOT
+from engine.places import read_catalog
 from engine.studio_plan import TileSizes
 
 LORA = "fal-ai/lora"

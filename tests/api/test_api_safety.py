@@ -11,9 +11,9 @@ from starlette.testclient import TestClient
 from api import Api, Front, build
 from api.files import FileStore
 from api.keys import Keys
-from engine.catalog import Places, read_catalog
 from engine.engine import create
 from engine.net import Fetcher
+from engine.places import Places, read_catalog
 from jobs import Jobs, JobSettings, ThreadWorker
 from tests.api.conftest import TEXT, page
 from tests.libraries import library_of

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from engine import Checkpoint
-from engine.catalog import Weights, read_catalog
+from engine.catalog import Weights
 from engine.image_inputs import FURTHER, FurtherType
 from engine.partners import UNION, partner, partner_offers
+from engine.places import read_catalog
 from tests.real_layout import header
 
 HINT = "controlnet_cond_embedding.conv_in.weight"

@@ -20,10 +20,10 @@ from engine import (
     plan_to_json,
     read_catalog,
 )
-from engine.catalog import Places
 from engine.describe_inputs import suggested_styles
 from engine.needed import needed_weights
 from engine.partners import CAPTIONER, ONNX_LIBRARY, TAGGER, TAGS, partner_offers
+from engine.places import Places
 from engine.plan import DescribePicture, Plan
 from tests.libraries import library_of
 

@@ -26,12 +26,13 @@ from engine import (
     plan_from_json,
     plan_to_json,
 )
-from engine.catalog import Offer, Places, Source, read_catalog
+from engine.catalog import Offer, Source
 from engine.engine import Engine
 from engine.library import SAFETY_CHECKER, Shelves, read_weights
 from engine.models.hashes import FileHashes
 from engine.models.safety import load_safety_checker
 from engine.net import Fetcher
+from engine.places import Places, read_catalog
 from engine.stages import safety
 from engine.stages.metadata import read_plan
 from tests.libraries import library_of

@@ -16,10 +16,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from engine import Event, Failed, Finished, ImageReady, Plan, Progress, TextRequest, plan
-from engine.catalog import Places, Source, Weights, read_catalog
+from engine.catalog import Source, Weights
 from engine.engine import Engine, create
 from engine.models.expander import ModelExpander
 from engine.models.hashes import FileHashes
+from engine.places import Places, read_catalog
 from engine.stages.metadata import read_plan
 from tests.libraries import library_of
 from tests.tiny_language import write_model

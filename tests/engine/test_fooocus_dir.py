@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from engine.catalog import Places, read_catalog
 from engine.errors import InvalidRequest
 from engine.fooocus_dir import read_fooocus_dir, request_from_fooocus_config
+from engine.places import Places, read_catalog
 from engine.presets import read_presets
 from engine.records.to_request import request_from
 from engine.requests import TextRequest

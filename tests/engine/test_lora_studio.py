@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 
 from engine import InvalidRequest, Library, ModelIncompatible, TextRequest
 from engine.begin import begin_image
-from engine.catalog import Catalog, Weights, read_catalog
+from engine.catalog import Catalog, Weights
 from engine.engine import create
 from engine.events import Failed, ImageReady
 from engine.library import ROOT
 from engine.loop import step
+from engine.places import read_catalog
 from engine.sampling.noise import draw_noise, seeded_generator
 from engine.settle import plan
 from engine.starts import Beginning

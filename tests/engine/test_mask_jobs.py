@@ -25,9 +25,9 @@ from engine import (
     plan_to_json,
     read_catalog,
 )
-from engine.catalog import Places
 from engine.needed import needed_weights
 from engine.partners import DETECTOR, MASK_NETWORKS, SAM, partner_offers
+from engine.places import Places
 from engine.plan import FindMask
 from tests.libraries import library_of
 

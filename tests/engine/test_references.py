@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.catalog import Catalog, Checkpoint, Source, Wanted, read_catalog
+from engine.catalog import Catalog, Checkpoint, Source, Wanted
 from engine.errors import InvalidRequest, ModelNotFound
+from engine.places import read_catalog
 from engine.references import AddOn, Reference, Use, find_weights
 
 HUB = "https://huggingface.co"

@@ -15,12 +15,13 @@ from PIL import Image
 
 from engine import InvalidRequest, Library, ModelNotFound, TextRequest
 from engine.begin import begin_image
-from engine.catalog import Catalog, Weights, read_catalog
+from engine.catalog import Catalog, Weights
 from engine.engine import create
 from engine.events import Failed, ImageReady
 from engine.library import ROOT
 from engine.loop import step
 from engine.models.face_readers import FoundFace, load_face_reader
+from engine.places import read_catalog
 from engine.sampling.noise import draw_noise, seeded_generator
 from engine.settle import plan
 from engine.starts import Beginning

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from engine import Library, ModelIncompatible, TextRequest
-from engine.catalog import read_catalog
 from engine.models.unets import load_unet
+from engine.places import read_catalog
 from engine.settle import plan
 from engine.warm import Palette
 from engine.warm_models import WarmModels

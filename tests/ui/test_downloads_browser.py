@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from engine import Library
-from engine.catalog import Offer, Source, read_catalog
+from engine.catalog import Offer, Source
 from engine.library import few_step_offers
 from engine.partners import COMMON, DETECTOR, SAM, partner_offers
+from engine.places import read_catalog
 from tests.file_server import FileServer, file_server
 from tests.ui.studios import full_library
 

@@ -17,8 +17,8 @@ from starlette.testclient import TestClient
 
 import ui
 from engine import Library, Shelves, TextRequest, plan, read_library
-from engine.catalog import Places, read_catalog
 from engine.net import Fetcher
+from engine.places import Places, read_catalog
 from jobs import Jobs
 from tests.file_server import FileServer, file_server
 from tests.lora_files import hostile_files, lora_bytes, weights_bytes, write_lora

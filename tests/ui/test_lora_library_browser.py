@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine import Library
-from engine.catalog import read_catalog
+from engine.places import read_catalog
 from tests.file_server import file_server
 from tests.lora_files import hostile_files, lora_bytes, weights_bytes, write_lora
 from tests.ui.studios import full_library

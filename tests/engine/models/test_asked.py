@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from engine.catalog import Catalog, Weights, read_catalog
+from engine.catalog import Catalog, Weights
 from engine.errors import EngineError, ModelIncompatible, ModelNotFound
 from engine.fetching import Fetches
 from engine.models.asked import MAX_FILES, MAX_TEXT, fetch_asked
 from engine.models.fetch import MAX_ASKED
 from engine.net import Fetcher
+from engine.places import read_catalog
 from engine.references import Reference, Use, find_weights
 from tests.loopback_hub import COMMIT, Hub, Manners, open_hub, weights
 
