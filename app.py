@@ -273,7 +273,7 @@ def serve(settings: Settings) -> int:
     sys.stdout.flush()
     try:
         while not stop.wait(timeout=1.0):
-            pass
+            see_off(admin)
     finally:
         log.info(
             "stopping; jobs that run may take some seconds to end, the others wait for the next start"
@@ -282,6 +282,16 @@ def serve(settings: Settings) -> int:
         jobs.close()
         demo.close()
     return 0
+
+
+def see_off(admin: "Admin") -> None:
+    """Do what is left to do for people who were removed, also by the command; the next call does what fails now."""
+    from engine import EngineError
+
+    try:
+        admin.see_off()
+    except EngineError as error:
+        log.warning("people: %s", error)
 
 
 class Programs:

@@ -20,6 +20,8 @@ from people.headers import SAFE, VISITOR
 from people.roster import People
 
 STATUS = {"invalid_request": 422, "job_not_found": 404}
+AT_ONCE = 500
+"""Pictures that go into the bin at a time."""
 Given = Mapping[str, str]
 Endpoint = Callable[[Request], Awaitable[Response]]
 Action = Callable[["Admin", Given], Mapping[str, Any]]
@@ -66,16 +68,32 @@ class Admin:
         return {}
 
     def remove_person(self, given: Given) -> Mapping[str, Any]:
-        """Let a person in no more, and stop what he has under way; his keys go too."""
-        name = given.get("name", "")
+        """Let a person in no more, and stop what he has under way; his keys go too, his pictures where that is said."""
+        name, with_pictures = given.get("name", ""), given.get("pictures", "") == "yes"
         self._keep_an_owner(name)
-        gone = self.people.remove(name).name
-        for key in self.keys.list():
-            if key.owner == gone:
-                self.keys.revoke(key.id)
-        for job in self.jobs.active(owner=gone):
-            self.jobs.cancel(job.id, owner=gone)
+        remove(self.people, self.keys, name, with_pictures=with_pictures)
+        self.see_off()
         return {}
+
+    def see_off(self) -> None:
+        """Stop the jobs of those who were removed, here or by the command, and put their pictures into the bin if they go too.
+
+        Jobs that run take a moment to end: called again and again it goes on where it was.
+
+        Raises:
+            StorageFailed: people or queue cannot be read or written; the next call goes on.
+            ShuttingDown: the server is about to end; its next life goes on.
+        """
+        for gone in self.people.departed():
+            for job in self.jobs.active(owner=gone.name):
+                self.jobs.cancel(job.id, owner=gone.name)
+            if self.jobs.active(owner=gone.name):
+                continue
+            while gone.with_pictures and (
+                images := self.jobs.history(owner=gone.name, limit=AT_ONCE)
+            ):
+                self.jobs.delete([image.id for image in images], owner=gone.name)
+            self.people.settle(gone)
 
     def set_password(self, given: Given) -> Mapping[str, Any]:
         """Give a person another password."""
@@ -113,6 +131,18 @@ class Admin:
         if self.people.is_last_owner(name):
             problem = f"expected another owner to be left, {name!r} is the last one"
             raise InvalidRequest("name", problem)
+
+
+def remove(people: People, keys: Keys, name: str, *, with_pictures: bool) -> int:
+    """Let a person in no more, and make the keys of that name worthless; returns how many there were.
+
+    Raises:
+        InvalidRequest: there is none of that name.
+        StorageFailed: a file cannot be read or written.
+    """
+    gone = people.remove(name, with_pictures=with_pictures).name
+    theirs = [key.id for key in keys.list() if key.owner == gone]
+    return sum(keys.revoke(key) for key in theirs)
 
 
 ACTIONS: Mapping[str, Action] = {

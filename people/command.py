@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from api.keys import Keys
 from engine import EngineError, InvalidRequest
+from people.admin import remove
 from people.passwords import Cost
 from people.roster import People, Person
 
@@ -22,8 +24,10 @@ def people_command(arguments: Sequence[str], data_dir: Path, cost: Cost | None =
         "--owner", action="store_true", help="may let others in, see the queue, stop jobs"
     )
     actions.add_parser("list", help="list the people")
-    for action, meaning in (("remove", "let a person in no more"), ("password", "set another one")):
-        actions.add_parser(action, help=meaning).add_argument("name", help="as the list shows it")
+    gone = actions.add_parser("remove", help="let a person in no more; keys and jobs go too")
+    gone.add_argument("--pictures", action="store_true", help="their pictures go into the bin too")
+    for action in (gone, actions.add_parser("password", help="set another one")):
+        action.add_argument("name", help="as the list shows it")
     asked = parser.parse_args(arguments)
     try:
         people = People(data_dir, cost)
@@ -32,7 +36,8 @@ def people_command(arguments: Sequence[str], data_dir: Path, cost: Cost | None =
         elif asked.action == "list":
             sys.stdout.writelines(map(_line, people.list()))
         elif asked.action == "remove":
-            people.remove(asked.name)
+            keys = remove(people, Keys(data_dir), asked.name, with_pictures=asked.pictures)
+            sys.stdout.write(_farewell(asked.name, keys, with_pictures=asked.pictures))
         else:
             people.set_password(asked.name, _password())
     except (EngineError, OSError) as error:
@@ -49,6 +54,14 @@ def _password() -> str:
     if getpass.getpass("Again: ") != password:
         raise InvalidRequest("password", "expected the same twice")
     return password
+
+
+def _farewell(name: str, keys: int, *, with_pictures: bool) -> str:
+    """Say what became of a person's things."""
+    theirs = f", with {keys} key{'s' * (keys != 1)}" if keys else ""
+    pictures = "pictures go into the bin" if with_pictures else "pictures stay under that name"
+    when = "now, or when the studio starts"
+    return f"{name} is removed{theirs}; jobs are stopped {when}, {pictures}\n"
 
 
 def _line(person: Person) -> str:

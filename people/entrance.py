@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from api.tickets import Tickets
 from engine import EngineError
 from people.lockout import Lockout
-from people.roster import People, Role
+from people.roster import People, Person, Role
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +95,29 @@ class Entrance:
             raise WrongPassword
         self._lockout.forgive(name, address)
         log.info("login: %s", person.name)
-        facts = {"name": person.name, "stamp": person.stamp}
-        return self.tickets.issue("login", facts, LOGIN_S)
+        return self._login_of(person)
+
+    def change_password(self, name: str, old: str, new: str, address: str) -> str:
+        """Give a person a new password for the old one, which `begin` let through; ends all logins but the one it returns.
+
+        Raises:
+            WrongPassword: the old one is wrong.
+            InvalidRequest: the new one is too short or too long, or the name is no person's.
+            StorageFailed: the people cannot be read or written.
+        """
+        if self.people.check(name, old) is None:
+            log.warning("password: wrong old one, %r from %s", name[:100], address)
+            raise WrongPassword
+        self._lockout.forgive(name, address)
+        self.people.set_password(name, new)
+        log.info("password: %s has another one", name)
+        person = self.people.find(name)
+        if person is None:  # removed in this very moment
+            raise WrongPassword
+        return self._login_of(person)
+
+    def _login_of(self, person: Person) -> str:
+        return self.tickets.issue("login", {"name": person.name, "stamp": person.stamp}, LOGIN_S)
 
     def visitor(self, cookies: str) -> Visitor | None:
         """Name who asks by the header ``Cookie``; None has to log in first.

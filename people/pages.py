@@ -1,5 +1,6 @@
 """Our own pages before and beside the studio's: login, logout, the owners' page, and pictures that were shared."""
 
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -11,10 +12,12 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import BaseRoute, Route
 
 from api.limits import client_address
-from engine import EngineError
+from engine import EngineError, InvalidRequest
 from people.admin import Admin, admin_routes
-from people.entrance import COOKIE, LOGIN_S, Entrance, TooManyTries
-from people.headers import SAFE
+from people.bodies import read_object
+from people.entrance import COOKIE, LOGIN_S, Entrance, TooManyTries, Visitor, WrongPassword
+from people.headers import SAFE, VISITOR
+from people.passwords import require_password
 from people.sharing import Sharing
 
 STATIC = Path(__file__).parent / "static"
@@ -23,7 +26,12 @@ MAX_FORM = 4096
 LOOKS_AT_ONCE = 2
 """Passwords that are looked at at the same time: each takes much memory and a core."""
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
-STATUS = {"wrong_password": 401, "too_many_tries": 429, "storage_failed": 503}
+STATUS = {
+    "invalid_request": 422,
+    "storage_failed": 503,
+    "too_many_tries": 429,
+    "wrong_password": 401,
+}
 
 
 def pages(entrance: Entrance, admin: Admin) -> Starlette:
@@ -34,6 +42,7 @@ def pages(entrance: Entrance, admin: Admin) -> Starlette:
         Route("/login", doors.show, methods=["GET"]),
         Route("/login", doors.login, methods=["POST"]),
         Route("/logout", doors.logout, methods=["POST"]),
+        Route("/people/password", doors.change_password, methods=["POST"]),
         Route("/people/{name}", _Files().static, methods=["GET"]),
         *admin_routes(admin, _page("admin.html")),
         *sharing.routes,
@@ -60,26 +69,39 @@ class _LoginPages:
         name = form.get("name", "").strip()
         try:
             self._entrance.begin(name, address)
-            self._looks = self._looks or anyio.CapacityLimiter(LOOKS_AT_ONCE)
-            login = await anyio.to_thread.run_sync(
-                self._entrance.login, name, form.get("password", ""), address, limiter=self._looks
-            )
+            password = form.get("password", "")
+            login = await self._look(self._entrance.login, name, password, address)
         except EngineError as error:
             answer = self._say(str(error), STATUS.get(error.kind, 503))
             if isinstance(error, TooManyTries):
                 answer.headers["Retry-After"] = str(error.wait_s)
             return answer
-        answer = _away(request, "/")
-        answer.set_cookie(
-            COOKIE,
-            login,
-            max_age=int(LOGIN_S),
-            path="/",
-            secure=_is_https(request),
-            httponly=True,
-            samesite="lax",
-        )
-        return answer
+        return _logged_in(request, _away(request, "/"), login)
+
+    async def change_password(self, request: Request) -> Response:
+        """Give the visitor a new password for the old one; who came in by the old one elsewhere has to log in again."""
+        visitor: Visitor | None = request.scope[VISITOR]
+        if visitor is None:
+            return _told("login: expected one", 401)
+        name, address = visitor.name, client_address(request.scope)
+        try:
+            given = await read_object(request)
+            old, new = given.get("old", ""), given.get("new", "")
+            require_password(new)
+            if self._entrance.people.find(name) is None:
+                raise InvalidRequest("name", "expected a person with a password here")
+            self._entrance.begin(name, address)
+            login = await self._look(self._entrance.change_password, name, old, new, address)
+        except WrongPassword:
+            return _told("The old password is wrong.", 403)
+        except EngineError as error:
+            return _told(str(error), STATUS.get(error.kind, 503))
+        return _logged_in(request, JSONResponse({}, headers=SAFE), login)
+
+    async def _look(self, slow: Callable[..., str], *given: str) -> str:
+        """Do what looks at a password, in a thread, few at a time."""
+        self._looks = self._looks or anyio.CapacityLimiter(LOOKS_AT_ONCE)
+        return await anyio.to_thread.run_sync(slow, *given, limiter=self._looks)
 
     async def logout(self, request: Request) -> Response:
         """Forget who asks; browsers that can forget what the page kept."""
@@ -127,6 +149,24 @@ async def _form(request: Request) -> dict[str, str]:
 
 def _page(name: str) -> str:
     return (STATIC / name).read_text(encoding="utf-8")
+
+
+def _logged_in(request: Request, answer: Response, login: str) -> Response:
+    """Let a browser keep a login."""
+    answer.set_cookie(
+        COOKIE,
+        login,
+        max_age=int(LOGIN_S),
+        path="/",
+        secure=_is_https(request),
+        httponly=True,
+        samesite="lax",
+    )
+    return answer
+
+
+def _told(detail: str, status: int) -> Response:
+    return JSONResponse({"detail": detail}, status, headers=SAFE)
 
 
 def _away(request: Request, path: str) -> Response:

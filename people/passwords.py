@@ -18,6 +18,17 @@ class Cost:
     lanes: int = 4
 
 
+def require_password(password: str) -> None:
+    """Refuse what may be no password.
+
+    Raises:
+        InvalidRequest: it is too short or too long.
+    """
+    if not SHORTEST <= len(password) <= LONGEST:
+        rule = f"expected {SHORTEST} to {LONGEST} characters"
+        raise InvalidRequest("password", f"{rule}, got {len(password)}")
+
+
 class Passwords:
     """Makes hashes and compares with them. Safe to use from any thread."""
 
@@ -34,9 +45,7 @@ class Passwords:
         Raises:
             InvalidRequest: it is too short or too long.
         """
-        if not SHORTEST <= len(password) <= LONGEST:
-            rule = f"expected {SHORTEST} to {LONGEST} characters"
-            raise InvalidRequest("password", f"{rule}, got {len(password)}")
+        require_password(password)
         return self._hasher.hash(_bytes(password))
 
     def is_right(self, password: str, hashed: str | None) -> bool:

@@ -42,6 +42,15 @@ class Person:
         return hashlib.sha256(self.hash.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """One who was removed, and whose things are still to be seen to."""
+
+    name: str
+    with_pictures: bool = False
+    """Whether the pictures go too."""
+
+
 class People:
     """Everybody who may use the page now. Safe to use from any thread."""
 
@@ -52,6 +61,7 @@ class People:
         self._lock = threading.RLock()
         self._seen: tuple[int, int] | None = None
         self._people: Mapping[str, Person] = {}
+        self._gone: Sequence[Departure] = ()
 
     def add(self, name: str, password: str, role: str = "guest") -> None:
         """Let a person in.
@@ -75,10 +85,14 @@ class People:
                 raise InvalidRequest("name", f"expected one that is free, got {name!r}")
             if len(there) >= MAX_PEOPLE:
                 raise InvalidRequest("name", f"expected at most {MAX_PEOPLE} people")
-            self._write([*there, made])
+            self._write([*there, made], self.departed())
 
-    def remove(self, name: str) -> Person:
-        """Let a person in no more, whom it returns; what was painted stays.
+    def remove(self, name: str, *, with_pictures: bool = False) -> Person:
+        """Let a person in no more, whom it returns. The rest is for whoever has the queue: see `departed`.
+
+        Args:
+            name: Of the person.
+            with_pictures: Whether the pictures are to go too; else they stay, for whoever has that name again.
 
         Raises:
             InvalidRequest: there is none of that name.
@@ -86,8 +100,26 @@ class People:
         """
         with self._lock:
             gone = self._known(name)
-            self._write([item for item in self.list() if item != gone])
+            departure = Departure(name=gone.name, with_pictures=with_pictures)
+            self._write(
+                [item for item in self.list() if item != gone], [*self.departed(), departure]
+            )
             return gone
+
+    def departed(self) -> Sequence[Departure]:
+        """List those who were removed and whose jobs, and pictures where that was wanted, are still there."""
+        with self._lock:
+            self._read()
+            return self._gone
+
+    def settle(self, done: Departure) -> None:
+        """Forget one whose things have been seen to.
+
+        Raises:
+            StorageFailed: the file cannot be read or written.
+        """
+        with self._lock:
+            self._write(self.list(), [item for item in self.departed() if item != done])
 
     def set_password(self, name: str, password: str) -> None:
         """Give a person another password; who came in by the old one has to log in again.
@@ -138,7 +170,8 @@ class People:
     def _replace(self, name: str, change: Callable[[Person], Person]) -> None:
         with self._lock:
             old = self._known(name)
-            self._write([change(item) if item == old else item for item in self.list()])
+            people = [change(item) if item == old else item for item in self.list()]
+            self._write(people, self.departed())
 
     def _read(self) -> Mapping[str, Person]:
         """Return the people by name in small letters; reads the file when it has changed.
@@ -151,18 +184,21 @@ class People:
                 facts = self._path.stat()
                 seen = (facts.st_mtime_ns, facts.st_ino)
                 if seen != self._seen:
-                    items = json.loads(self._path.read_text(encoding="utf-8"))["people"]
-                    self._people = {item["name"].casefold(): Person(**item) for item in items}
+                    held = json.loads(self._path.read_text(encoding="utf-8"))
+                    gone = [Departure(**item) for item in held.get("gone", ())]
+                    people = {item["name"].casefold(): Person(**item) for item in held["people"]}
+                    self._people, self._gone = people, gone
                     self._seen = seen
             except FileNotFoundError:
-                self._people, self._seen = {}, None
+                self._people, self._gone, self._seen = {}, (), None
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 problem = f"{FILE}: expected a file of people, got {type(error).__name__}"
                 raise StorageFailed(problem) from error
             return self._people
 
-    def _write(self, people: Sequence[Person]) -> None:
-        text = json.dumps({"people": [asdict(person) for person in people]}, indent=1)
+    def _write(self, people: Sequence[Person], gone: Sequence[Departure]) -> None:
+        held = {"people": [*map(asdict, people)], "gone": [*map(asdict, gone)]}
+        text = json.dumps(held, indent=1)
         try:
             write_whole(self._path, text.encode())
             self._path.chmod(0o600)

@@ -164,7 +164,9 @@ class LoraPages:
         library, catalog = self._studio.loras, self._studio.catalog
         rows = [] if library is None else [library.row(item) for item in catalog.loras]
         bases = {item.name: base_width(item) for item in catalog.checkpoints}
-        return as_json({"loras": rows, "bases": bases, "can_bring": library is not None})
+        visitor = self._studio.visitor_of(request) or {"role": "owner"}
+        may = {"can_bring": library is not None, "can_change": visitor["role"] == "owner"}
+        return as_json({"loras": rows, "bases": bases, **may})
 
     def one(self, request: Request) -> Response:
         """Tell all of one LoRA."""

@@ -60,14 +60,28 @@ function choosePassword(place, name) {
   box.focus();
 }
 
+// Says what goes with a person, and asks about the pictures.
+function confirmRemoval(place, name) {
+  const pictures = el("input", { type: "checkbox" });
+  const form = el("form", { className: "removal" },
+    el("p", { textContent: `${name} can log in no more. Keys by that name end, jobs that wait or run are stopped. Pictures stay under that name, unless they go too: into the bin, for good after 7 days.` }),
+    el("label", {}, pictures, "Also the pictures"),
+    el("button", { type: "submit", textContent: "Remove" }),
+    el("button", { type: "button", textContent: "Keep", onclick: () => form.replaceWith(place) }));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const gone = await act("people/remove", { name, pictures: pictures.checked ? "yes" : "no" }, `${name} is removed.`);
+    if (!gone) form.replaceWith(place);
+  });
+  place.replaceWith(form);
+}
+
 function person({ name, role, made }) {
   const other = role === "owner" ? "guest" : "owner";
   return row(name, `${role}, since ${day(made)}`,
     button(`Make ${other}`, () => act("people/role", { name, role: other }, `${name} is ${other} now.`)),
     button("Set password", (event) => choosePassword(event.currentTarget, name)),
-    button("Remove", () => {
-      if (confirm(`Remove ${name}? Keys by that name and jobs that wait or run go too; pictures stay.`)) act("people/remove", { name }, `${name} is removed.`);
-    }));
+    button("Remove", (event) => confirmRemoval(event.currentTarget, name)));
 }
 
 const key = ({ id, owner, label, made }) =>

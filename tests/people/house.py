@@ -56,10 +56,10 @@ class House:
             is_home=self.is_home,
             lockout=Lockout(self.clock),
         )
-        admin = Admin(
+        self.admin = Admin(
             people=self.people, keys=self.keys, jobs=self.jobs, folders={"Data": self.folder}
         )
-        self.pages = pages(self.entrance, admin)
+        self.pages = pages(self.entrance, self.admin)
         self.studio = ui.Studio(
             jobs=self.jobs,
             library=full_library(),

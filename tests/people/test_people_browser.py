@@ -176,10 +176,36 @@ def test_who_is_removed_comes_to_the_login_and_an_owner_sees_all_but_the_picture
     olga.wait_for_selector("#told:has-text('ann has a new password.')")
     assert live.house.people.check("ann", "another secret")
 
-    olga.on("dialog", lambda dialog: dialog.accept())
     olga.click("#people li:has-text('eve') >> text=Remove")
+    olga.wait_for_selector("#people .removal:has-text('Pictures stay under that name')")
+    olga.check("#people .removal input")
+    olga.click("#people .removal button[type=submit]")
     olga.wait_for_selector("#people li:has-text('eve')", state="detached")
     olga.wait_for_selector("#jobs li:has-text('Nothing')")
     assert live.house.keys.list() == []
     eve.wait_for_selector("#login")
     assert "trapped" not in (eve.title(), olga.title())
+
+
+def test_a_guest_changes_the_password_and_is_told_who_adds_loras(
+    open_page, live: LiveHouse
+) -> None:
+    live.house.people.add("gus", SECRET)
+    gus = open_page(**PHONE)
+    log_in(gus, "gus")
+    gus.click("#visitor summary")
+    gus.click("#change_password")
+    gus.fill("#old_password", "not the password")
+    gus.fill("#new_password", "a newer secret")
+    gus.click("#password_sheet button[type=submit]")
+    gus.wait_for_selector("#password_sheet [role=alert]:has-text('The old password is wrong.')")
+    gus.fill("#old_password", SECRET)
+    gus.click("#password_sheet button[type=submit]")
+    gus.wait_for_selector("#password_sheet", state="detached")
+    assert live.house.people.check("gus", "a newer secret")
+    gus.reload()
+    gus.wait_for_selector("#visitor:has-text('gus')")
+    gus.click("#settings_switch")
+    gus.click("#settings_tabs [role=tab]:has-text('Models')")
+    gus.wait_for_selector("#loras .lora_refusal:has-text('An owner of this studio can add LoRAs.')")
+    assert not gus.is_visible("#loras .lora_bring")

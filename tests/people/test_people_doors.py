@@ -30,8 +30,8 @@ OUTSIDE = {
     ("GET", "/shared/{ticket}"),
 }
 """Our own pages that anybody may ask for."""
-OF_VISITORS = {("POST", "/shared")}
-"""Our own pages that whoever has logged in may ask for, about what is his own."""
+OF_VISITORS = {("POST", "/shared"): 404, ("POST", "/people/password"): 422}
+"""Our own pages that whoever has logged in may ask for, about what is his own; what they answer to nothing."""
 GRADIO_LEAST, STUDIO_LEAST = 40, 25
 
 
@@ -126,15 +126,16 @@ def test_every_route_of_the_page_knows_guests_and_owners(house: House) -> None:
 def test_every_route_of_our_own_pages_knows_guests_and_owners(house: House) -> None:
     routes = {(method, path) for method, path in listed(house.pages.routes) if method != "HEAD"}
     clients = [house.visit(), *map(house.visit, VISITORS)]
-    closed = routes - OUTSIDE - OF_VISITORS
+    closed = routes - OUTSIDE - set(OF_VISITORS)
+    assert set(OF_VISITORS) < routes
     assert {("POST", f"/admin/{path}") for path in ACTIONS} < closed
     for method, template in sorted(closed):
         seen = [it.request(method, example(template), json={}).status_code for it in clients]
         assert seen[:3] == [401, 403, 403], (template, seen)
         assert seen[3] in (200, 422), (template, seen)
-    for method, template in sorted(OF_VISITORS):
+    for (method, template), status in OF_VISITORS.items():
         seen = [it.request(method, template, json={}).status_code for it in clients]
-        assert seen == [401, 404, 404, 404], (template, seen)
+        assert seen == [401, status, status, status], (template, seen)
     for method, template in sorted(OUTSIDE):
         seen = {it.request(method, example(template)).status_code for it in clients}
         assert len(seen) == 1, (template, seen)
@@ -242,8 +243,27 @@ def test_what_is_no_request_of_an_owner_is_refused(house: House, body: bytes) ->
     assert answer.json()["detail"].startswith(("body: expected", "name: expected"))
 
 
-def test_programs_need_a_key_while_there_are_people_or_keys(house: House) -> None:
+def test_a_person_who_is_removed_takes_keys_and_jobs_along_and_pictures_where_that_is_said(
+    house: House,
+) -> None:
+    olga = house.visit("olga")
+    kept, gone = house.paint("ann"), house.paint("bob")
+    house.keys.add("ann")
+    wanted = plan(TextRequest(prompt="a moon steps=1000"), house.studio.library, seed=1)
+    job = house.jobs.submit(wanted, owner="bob")
+    olga.post("/admin/people/remove", json={"name": "ann"})
+    olga.post("/admin/people/remove", json={"name": "bob", "pictures": "yes"})
+    assert house.jobs.wait(job, timeout=30, owner="bob").state == "stopped"
+    house.admin.see_off()
+    assert (house.keys.list(), house.people.departed()) == ([], [])
+    assert [it.id for it in house.jobs.history(owner="ann")] == [kept.images[0].id]
+    assert house.jobs.history(owner="bob") == []
+    assert house.jobs.restore([gone.images[0].id], owner="bob") == 1
+
+
+def test_programs_need_a_key_while_there_are_people_or_keys(house: House, monkeypatch) -> None:
     """Without a restart: the studio looks at the files whenever they have changed."""
+    monkeypatch.delenv("SPACE_ID", raising=False)
     programs = Programs(
         read_settings(["--data-dir", str(house.folder)], {}), house.jobs, full_library
     )

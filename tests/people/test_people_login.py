@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import app
+from api.keys import Keys
 from engine import InvalidRequest
 from guard import Guard
 from jobs import Jobs, StorageFailed
@@ -21,6 +22,7 @@ from people.door import LOOK_S
 from people.entrance import LOGIN_S
 from people.lockout import ADDRESS, FORGET_S, NAME, PLACE, Lockout
 from people.passwords import Cost
+from people.roster import Departure
 from settings import read_settings
 from tests.people.house import CHEAP, WORDS, Clock, House, log_in
 from tests.ui.studios import full_library, open_jobs
@@ -160,6 +162,32 @@ def test_a_login_ends_with_its_time_its_password_and_its_person(house: House) ->
     assert olga.get("/studio/state").status_code == 401
 
 
+def test_a_person_changes_the_password_and_only_this_browser_stays(house: House) -> None:
+    here, elsewhere, bob = house.visit("ann"), house.visit("ann"), house.visit("bob")
+
+    def change(old: str, new: str):
+        return here.post("/people/password", json={"old": old, "new": new})
+
+    wrong = change("not it", "another secret")
+    assert (wrong.status_code, wrong.json()) == (403, {"detail": "The old password is wrong."})
+    assert change(WORDS["ann"], "short").status_code == 422
+    done = change(WORDS["ann"], "another secret")
+    assert done.status_code == 200
+    assert "HttpOnly" in done.headers["set-cookie"]
+    asked = [it.get("/studio/state").status_code for it in (here, elsewhere, bob)]
+    assert asked == [200, 401, 200]
+    assert log_in(house.visit(), "ann", WORDS["ann"]).status_code == 401
+    assert log_in(house.visit(), "ann", "another secret").status_code == 303
+
+
+def test_who_guesses_the_old_password_has_to_wait(house: House) -> None:
+    ann = house.visit("ann")
+    guesses = [ann.post("/people/password", json={"old": "x", "new": "y" * 8}) for _ in range(6)]
+    assert [it.status_code for it in guesses] == [403] * 5 + [429]
+    assert log_in(house.visit(), "ann", WORDS["ann"]).status_code == 429
+    assert house.people.check("ann", WORDS["ann"])
+
+
 @pytest.mark.parametrize("change", [lambda it: it[:-2] + "xx", lambda it: "", lambda it: "x.y"])
 def test_a_login_that_we_did_not_write_is_none(house: House, change) -> None:
     client = house.visit("ann")
@@ -259,7 +287,14 @@ def test_the_command_adds_lists_changes_and_removes(tmp_path: Path, monkeypatch,
     assert run("password", "ann", password="third secret") == 0
     assert people.check("ann", "third secret")
     assert people.check("ann", "other secret") is None
-    assert run("remove", "ann") == 0
+    keys = Keys(tmp_path)
+    for owner in ("ann", "olga"):
+        keys.add(owner)
+    assert run("remove", "ann", "--pictures") == 0
+    said = "ann is removed, with 1 key; jobs are stopped now, or when the studio starts"
+    assert capsys.readouterr().out == f"{said}, pictures go into the bin\n"
+    assert [key.owner for key in keys.list()] == ["olga"]
+    assert people.departed() == [Departure(name="ann", with_pictures=True)]
     assert run("remove", "ann") == 1
     assert capsys.readouterr().err == "name: expected one of a person here, got 'ann'\n"
     assert [it.name for it in people.list()] == ["olga"]
@@ -294,8 +329,3 @@ def test_programs_need_a_key_once_there_are_people(house: House, monkeypatch) ->
         assert client.post("/fal-ai/fooocus", json={}, headers=headers).status_code == 401
     key = {"authorization": f"Key {house.keys.add('ann')}"}
     assert client.post("/fal-ai/fooocus", json={"num_images": 0}, headers=key).status_code == 422
-    for name in WORDS:
-        house.people.remove(name)
-    house.keys.revoke(house.keys.list()[0].id)
-    client = TestClient(app.Programs(settings, house.jobs, full_library).face)
-    assert client.post("/fal-ai/fooocus", json={"num_images": 0}).status_code == 422

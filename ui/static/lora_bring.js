@@ -18,6 +18,7 @@ export function bring({ take, zone }) {
   const part = el("input", { type: "text", "aria-label": "File in the repository", placeholder: "File: the usual one", spellcheck: "false", autocomplete: "off", hidden: true });
   const fetchIt = el("button", { type: "button", class: "small_button" }, "Fetch");
   const list = el("ul", { class: "files", "aria-live": "polite" });
+  const refusal = el("p", { class: "lora_refusal quiet", hidden: true }, "An owner of this studio can add LoRAs.");
   const node = el("details", { class: "lora_bring", hidden: true }, el("summary", {}, "Upload or fetch a LoRA"), button, choose, el("div", { class: "lora_fetch" }, box, fetchIt, part), list);
 
   const sendAll = (files) => {
@@ -62,10 +63,13 @@ export function bring({ take, zone }) {
       if (name === "drop") sendAll([...event.dataTransfer.files]);
     });
   }
-  const show = () => (node.hidden = !loras.canBring);
+  const show = () => {
+    node.hidden = !loras.canBring || !loras.canChange;
+    refusal.hidden = !loras.canBring || loras.canChange;
+  };
   loras.addEventListener("change", show);
   show();
-  return node;
+  return el("div", {}, node, refusal);
 }
 
 // A file on its way: its name, how far it is, a button to end it, and what became of it.

@@ -14,7 +14,8 @@ export const PENCIL = "M5 19l1-4L16 5l3 3L9 18zM14 7l3 3";
 const FRAME = "M4 5h16v14H4zM4 16.500l5-5 4 4 2.500-2.500 4.500 4.500";
 
 class Loras extends EventTarget {
-  canBring = false;
+  canBring = false; // whether the studio takes LoRAs
+  canChange = true; // whether this visitor may bring some, and note on them
 
   #known = new Map();
   #bases = {};
@@ -37,6 +38,7 @@ class Loras extends EventTarget {
     this.#known = new Map(told.loras.map((item) => [item.name, item]));
     this.#bases = told.bases;
     this.canBring = told.can_bring;
+    this.canChange = told.can_change;
     this.dispatchEvent(new Event("change"));
   }
 

@@ -49,17 +49,18 @@ export async function openSheet(name) {
     el("header", {}, picture, el("div", {}, el("h2", {}, known.title || shortName(name)), el("p", { class: "quiet" }, name), known.description ? el("p", { class: "sheet_about" }, known.description) : null)),
     field("Trigger words", words, "Words that call it, with commas between them"),
     known.tags.length
-      ? el("div", { class: "sheet_tags" }, el("span", { class: "quiet" }, "Its training captions:"), ...known.tags.map(([tag, count]) => el("button", { type: "button", class: "lora_word", "data-guess": true, title: `In ${count} captions; adds it`, onclick: () => add(tag) }, tag)))
+      ? el("div", { class: "sheet_tags" }, el("span", { class: "quiet" }, "Its training captions:"), ...known.tags.map(([tag, count]) => el("button", { type: "button", class: "lora_word", "data-guess": true, title: `In ${count} captions; adds it`, disabled: !loras.canChange, onclick: () => add(tag) }, tag)))
       : "",
     field("Weight to start with", weight),
     field("Notes", notes),
-    pictures(choose),
+    loras.canChange ? pictures(choose) : el("p", { class: "quiet" }, "An owner of this studio can change the notes."),
     el("details", { class: "sheet_facts" }, el("summary", {}, "What its file says"), facts(known, hash)),
     problem,
     el("div", { class: "sheet_end" },
-      el("button", { type: "button", class: "small_button", onclick: () => dialog.close() }, "Cancel"),
-      el("button", { type: "button", class: "small_button prime", id: "lora_sheet_save", onclick: save }, "Save")),
+      el("button", { type: "button", class: "small_button", onclick: () => dialog.close() }, loras.canChange ? "Cancel" : "Close"),
+      loras.canChange && el("button", { type: "button", class: "small_button prime", id: "lora_sheet_save", onclick: save }, "Save")),
     el("button", { type: "button", class: "shut", "aria-label": "Close", onclick: () => dialog.close() }, icon(ICONS.close)));
+  for (const box of [words, weight, notes]) box.readOnly = !loras.canChange;
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.addEventListener("close", () => {
     const note = dialog.querySelector("#studio_toast");
