@@ -1,15 +1,13 @@
 """What happens to jobs, one decision after the other: who runs, what is recorded, what follows when a worker dies.
 
-Everything here but the look-ups runs on one thread, which is the only one that writes the database. Knows workers only as
-somebody to send commands to; `jobs.supervisor` keeps one alive and passes on what it says.
+Everything here but the look-ups runs on one thread, which is the only one that writes the database. Knows workers by their
+names and what they said; `jobs.supervisor` keeps each alive, `jobs.stations` knows what each has to do.
 """
 
 import logging
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 from engine import (
     Event,
@@ -21,24 +19,24 @@ from engine import (
     Queued,
     Started,
     Stopped,
-    WorkerDied,
 )
 from jobs.archive import Archive, read_plan
-from jobs.claims import settle_claim, settle_old_claims
+from jobs.claims import settle_old_claims
 from jobs.errors import IdTaken, QueueFull, ShuttingDown, StartTimeout, StorageFailed
-from jobs.files import TENSORS, InputFolder, OutputFolder
-from jobs.live import Live, revive, until
+from jobs.files import InputFolder, OutputFolder
+from jobs.live import Live, begin, revive
 from jobs.protocol import Cancel, GivenBack, JobEvent, Message, Ready, Run, Skip, Worker
-from jobs.store import NewImage, NewJob, Store
+from jobs.recorder import Recorder
+from jobs.stations import Stations
+from jobs.store import NewJob, Store
 from jobs.story import Entry, Story
-from jobs.sweeping import sweep_calls, sweep_trash
+from jobs.sweeping import Sweeper
 from jobs.views import JobSettings, Standing
 from jobs.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
-SWEEP_S = 3600.0
-"""How often what is old is looked through for what goes for good."""
+STRANGE = "another version submitted this job; submit it again"
 
 
 class Dispatcher:
@@ -52,23 +50,24 @@ class Dispatcher:
         archive: Archive,
         inputs: InputFolder,
         outputs: OutputFolder,
+        workers: Sequence[str],
     ) -> None:
+        """Know the workers by their names; none of them takes jobs before `worker_ready`."""
         self._settings = settings
         self._store = store
         self._archive = archive
         self._inputs = inputs
         self._outputs = outputs
+        self._recorder = Recorder(store, outputs)
         self._live: dict[str, Live] = {}
         self._waiting = Waiting()
-        self._running: dict[str, Live] = {}
-        self._worker: Worker | None = None
-        self._slots = 0
+        self._stations = Stations(workers)
         self._life = 0
-        self._draining = False
+        self.is_draining = False
+        """Whether the server is about to end."""
         self.is_closed = False
         """Whether nothing more happens to any job in this life of the server."""
-        self._heard_at = 0.0
-        self._swept_at = time.monotonic()
+        self._sweeper = Sweeper(store, outputs, settings)
         self.at_rest = threading.Event()
         """Set while no job runs."""
         self.at_rest.set()
@@ -83,18 +82,13 @@ class Dispatcher:
         """Find a job that is not over."""
         return self._live.get(job_id)
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether the server is about to end."""
-        return self._draining
-
     def positions(self) -> dict[str, int]:
         """Say how many jobs start before each one that waits."""
         return self._waiting.positions()
 
     def standing(self, live: Live) -> Standing:
         """Say how far a job is that is not over."""
-        if live.id in self._running:
+        if self._stations.of(live.id) is not None:
             return Standing(state="running")
         return Standing(state="waiting", position=self.positions().get(live.id, 0))
 
@@ -102,9 +96,9 @@ class Dispatcher:
         """Count the jobs that wait, of one owner or of all."""
         return len(self._waiting) if owner is None else self._waiting.count(owner)
 
-    def running(self) -> int:
-        """Count the jobs that run."""
-        return len(self._running)
+    def running(self, worker: str | None = None) -> int:
+        """Count the jobs that run, on one worker or on all."""
+        return len(self._stations) if worker is None else self._stations[worker].load
 
     def check_room(self, owner: str) -> None:
         """Refuse early what `submit` would refuse.
@@ -112,7 +106,7 @@ class Dispatcher:
         Raises:
             ShuttingDown, QueueFull: no job is taken now.
         """
-        if self._draining:
+        if self.is_draining:
             raise ShuttingDown
         if self._waiting.count(owner) >= self._settings.max_waiting:
             raise QueueFull(self._settings.max_waiting)
@@ -130,20 +124,14 @@ class Dispatcher:
         for row in self._store.unfinished():
             live = self._live[row.id] = revive(row, self._archive.story(row.id), self._life)
             if read_plan(live.plan) is None:
-                self._end(
-                    live,
-                    Failed(
-                        kind="internal",
-                        message="another version submitted this job; submit it again",
-                    ),
-                )
+                self._end(live, Failed(kind="internal", message=STRANGE))
             elif live.cancelled:
                 self._end(live, Stopped())
             elif row.state == "running":
                 self._wait_again(live)
             else:
                 self._wait(live)
-        self._sweep()
+        self._sweeper.sweep()
 
     def submit(self, job: NewJob) -> str:
         """Record a job and let it wait; returns its id. One whose id its owner has used before is not taken again.
@@ -163,17 +151,7 @@ class Dispatcher:
         queued = Queued(len(self._waiting))
         number = self._store.add_job(job, Entry(story.next_seq, queued))
         story.add(queued)
-        live = Live(
-            id=job.id,
-            number=number,
-            owner=job.owner,
-            plan=job.plan,
-            inputs=dict(job.inputs),
-            story=story,
-            priority=job.priority,
-            start_until=None if job.start_by is None else until(job.start_by),
-        )
-        self._live[job.id] = live
+        live = self._live[job.id] = begin(job, number, story)
         self._wait(live)
         self._tell(queued)
         self._fill()
@@ -193,15 +171,12 @@ class Dispatcher:
                 self._store.mark_cancelled(job_id)
             except StorageFailed as error:
                 self._complain(job_id, error)
-            self._send(Cancel(job_id))
+            self._send(job_id, Cancel(job_id))
         return True
 
     def skip(self, job_id: str) -> bool:
         """End the image of a job that is nearest to its end; False when it does not run."""
-        if job_id not in self._running:
-            return False
-        self._send(Skip(job_id))
-        return True
+        return self._send(job_id, Skip(job_id))
 
     def announce(self) -> None:
         """Tell those who watch a waiting job where it stands now."""
@@ -214,69 +189,69 @@ class Dispatcher:
 
     def drain(self) -> None:
         """Start and take no more jobs."""
-        self._draining = True
+        self.is_draining = True
 
     def release(self) -> None:
-        """Give back what still runs, now that the worker has left, and let all readers go."""
-        self._worker = None
+        """Give back what still runs, now that the workers have left, and let all readers go."""
         self.is_closed = True
-        for live in self._take_running():
-            self._return(live, how=None)
+        for station in self._stations:
+            for live in self._take_all(station.name):
+                self._return(live, how=None)
         for live in self._live.values():
             live.story.close()
 
-    # What the supervisor tells
+    # What the supervisors tell
 
-    def worker_ready(self, worker: Worker, ready: Ready) -> None:
+    def worker_ready(self, name: str, worker: Worker, ready: Ready) -> None:
         """Give jobs to a worker from now on."""
-        self._worker = worker
-        self._slots = ready.slots
+        self._stations[name].open(worker, ready)
         self._fill()
 
-    def worker_gone(self, how: str) -> None:
-        """Let the jobs of a dead worker run again, alone; one that ran alone for that reason fails."""
-        self._worker = None
-        for live in self._take_running():
-            self._return(live, how=None if self._draining else how)
+    def worker_gone(self, name: str, how: str | None) -> None:
+        """Let the jobs of a dead worker run again.
 
-    def heard(self, message: Message) -> None:
-        """Record what the worker says about jobs."""
-        self._heard_at = time.monotonic()
+        Args:
+            name: Which worker.
+            how: How it died: its jobs run alone, and one that ran alone for that reason fails. None when no job can be to
+                blame: they run as before.
+        """
+        for live in self._take_all(name):
+            self._return(live, how=None if self.is_draining else how)
+        self._fill()
+
+    def heard(self, name: str, message: Message) -> None:
+        """Record what a worker says about jobs."""
+        station = self._stations[name]
+        station.note_sign()
         if isinstance(message, JobEvent):
-            live = self._running.get(message.job_id)
+            live = station.running.get(message.job_id)
             if live is not None:
                 self._follow(live, message.event)
         elif isinstance(message, GivenBack):
             for job_id in message.job_ids:
-                live = self._take_running_one(job_id)
-                if live is not None:
+                if job_id in station.running and (live := self._take(job_id)) is not None:
                     self._return(live, how="failed")
             self._fill()
 
     def tick(self) -> None:
         """Do what time brings; called about once a second."""
-        for live in [live for live in self._live.values() if live.ending is not None]:
-            assert live.ending is not None
-            self._end(live, live.ending)
-        now = time.monotonic()
-        self._time_out(now)
-        if now - self._swept_at > SWEEP_S:
-            self._sweep()
-        if self._running and self._worker and now - self._heard_at > self._settings.stuck_s:
-            named = ",".join(self._running)
-            silent_s = now - self._heard_at
-            log.error("worker: silent for %.0f s; killed", silent_s, extra={"job": named})
-            self._heard_at = now
-            self._worker.kill()
+        for live in list(self._live.values()):
+            if live.ending is not None:
+                self._end(live, live.ending)
+        self._time_out(time.monotonic())
+        self._sweeper.sweep_if_due()
+        for station in self._stations:
+            if silent_s := station.kill_if_silent(self._settings.stuck_s):
+                named = {"job": ",".join(station.running)}
+                log.error("%s: silent for %.0f s; killed", station.name, silent_s, extra=named)
         self._fill()
 
     # The rest
 
     def _fill(self) -> None:
-        """Start jobs while the worker has room, then tell the others how far they have come."""
-        while (
-            self._worker is not None and not self._draining and (live := self._next()) is not None
-        ):
+        """Start jobs while workers have room, then tell the others how far they have come."""
+        while not self.is_draining and (found := self._stations.next(self._waiting, self._live)):
+            live, station = found
             entry = Entry(live.story.next_seq, Started())
             try:
                 self._store.start(live.id, entry)
@@ -285,25 +260,14 @@ class Dispatcher:
                 break
             self.trouble = ""
             self._waiting.take(live.id)
-            if not self._running:
-                self._heard_at = time.monotonic()
-            self._running[live.id] = live
+            self._stations.give(live, station)
             live.start_until = None
             self.at_rest.clear()
             live.story.add(entry.event)
             live.log.note(entry.event)
-            log.info("started", extra={"job": live.id})
-            self._send(Run(live.id, live.plan, self._inputs.paths(live.inputs)))
+            log.info("started on %s", station.name, extra={"job": live.id})
+            station.send(Run(live.id, live.plan, self._inputs.paths(live.inputs)))
         self.announce()
-
-    def _next(self) -> Live | None:
-        """Choose the job that starts now, if any may."""
-        job_id = self._waiting.first()
-        if job_id is None or len(self._running) >= self._slots:
-            return None
-        live = self._live[job_id]
-        alone = live.alone or any(other.alone for other in self._running.values())
-        return None if alone and self._running else live
 
     def _wait(self, live: Live) -> None:
         self._waiting.add(
@@ -331,7 +295,7 @@ class Dispatcher:
             case ImageSkipped():
                 self._note_skipped(live, event)
             case Finished() | Failed() | Stopped():
-                self._take_running_one(live.id)
+                self._take(live.id)
                 self._end(live, live.doom or event)
                 self._fill()
             case Queued() | Started():
@@ -340,35 +304,15 @@ class Dispatcher:
     def _save(self, live: Live, event: ImageReady) -> None:
         if event.index in live.settled or live.doom is not None:
             return
-        saved: list[str] = []
         try:
-            saved.append(self._outputs.save(live.id, event.content_type, event.data))
-            for data in event.extras.values():
-                saved.append(self._outputs.save(live.id, TENSORS, data))
-            entry = self._record(live, event, saved)
+            entry = self._recorder.save(live, event)
         except (OSError, StorageFailed) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             self._doom(live, f"the picture could not be saved: {reason}")
-            self._settle_claims(live, saved, is_recorded=False)
             return
-        self._settle_claims(live, saved, is_recorded=True)
         live.settled.add(event.index)
         live.story.add(entry.event, entry.path)
         self._tell(entry.event)
-
-    def _record(self, live: Live, event: ImageReady, saved: Sequence[str]) -> Entry:
-        """Record a picture whose files are written, its own first."""
-        name, *others = saved
-        seen = replace(event, data=b"", extras={})
-        entry = Entry(live.story.next_seq, seen, self._outputs.path(name))
-        extras = dict(zip(event.extras, others, strict=True))
-        image = NewImage(id=uuid.uuid4().hex, path=name, event=event, extras=extras)
-        self._store.add_image(live.id, image, entry)
-        return entry
-
-    def _settle_claims(self, live: Live, names: Iterable[str], *, is_recorded: bool) -> None:
-        for name in names:
-            settle_claim(self._outputs, live.id, name, is_recorded=is_recorded)
 
     def _note_skipped(self, live: Live, event: ImageSkipped) -> None:
         if event.index in live.settled:
@@ -383,7 +327,7 @@ class Dispatcher:
     def _doom(self, live: Live, message: str) -> None:
         log.error("%s", message, extra={"job": live.id})
         live.doom = Failed(kind=StorageFailed.kind, message=message)
-        self._send(Cancel(live.id))
+        self._send(live.id, Cancel(live.id))
 
     def _end(self, live: Live, event: Finished | Failed | Stopped) -> None:
         """Record the end of a job; when that fails, `tick` tries again."""
@@ -401,13 +345,9 @@ class Dispatcher:
 
     def _return(self, live: Live, *, how: str | None) -> None:
         """Decide about a job whose worker left it; `how` it died, or None when nobody is to blame."""
-        if live.doom is not None:
-            self._end(live, live.doom)
-        elif live.cancelled:
-            self._end(live, Stopped())
-        elif how is not None and live.alone:
-            message = f"the worker {how} while it painted this job, twice, the second time with no other beside it"
-            self._end(live, Failed(kind=WorkerDied.kind, message=message))
+        ending = live.ending_without_worker(how)
+        if ending is not None:
+            self._end(live, ending)
         else:
             live.alone = live.alone or how is not None
             self._wait_again(live)
@@ -423,33 +363,30 @@ class Dispatcher:
         how = ", to run alone" if live.alone else ""
         log.info("waits again%s", how, extra={"job": live.id})
 
-    def _take_running(self) -> list[Live]:
-        lost = list(self._running.values())
-        self._running.clear()
-        self.at_rest.set()
+    def _take_all(self, worker: str) -> list[Live]:
+        lost = self._stations.close(self._stations[worker])
+        self._note_rest()
         return lost
 
-    def _take_running_one(self, job_id: str) -> Live | None:
-        live = self._running.pop(job_id, None)
-        if not self._running:
-            self.at_rest.set()
+    def _take(self, job_id: str) -> Live | None:
+        live = self._stations.take(job_id)
+        self._note_rest()
         return live
+
+    def _note_rest(self) -> None:
+        if not len(self._stations):
+            self.at_rest.set()
 
     def _tell(self, event: Event) -> None:
         for listener in self.listeners:
             listener(event)
 
-    def _send(self, command: Run | Skip | Cancel) -> None:
-        if self._worker is not None:
-            self._worker.send(command)
-
-    def _sweep(self) -> None:
-        self._swept_at = time.monotonic()
-        try:
-            sweep_trash(self._store, self._outputs, self._settings.trash_days)
-            sweep_calls(self._store, self._settings.call_days)
-        except (StorageFailed, OSError) as error:
-            log.warning("sweep: %s", error)
+    def _send(self, job_id: str, command: Skip | Cancel) -> bool:
+        """Tell the worker that has a job; False when none has it."""
+        station = self._stations.of(job_id)
+        if station is not None:
+            station.send(command)
+        return station is not None
 
     def _complain(self, job_id: str, error: StorageFailed) -> None:
         log.error("%s", error, extra={"job": job_id})

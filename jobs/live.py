@@ -8,8 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from engine import Failed, Finished, ImageReady, ImageSkipped, Stopped
+from engine import Failed, Finished, ImageReady, ImageSkipped, Stopped, WorkerDied
 from jobs.log import JobLog
+from jobs.routing import Weights
+from jobs.store import NewJob
 from jobs.story import Entry, Story
 from jobs.waiting import Priority
 
@@ -31,12 +33,43 @@ class Live:
     alone: bool = False
     """A worker died while it ran this job, so it runs with no other beside it."""
     cancelled: bool = False
+    weights: Weights | None = None
+    """What its plan needs in memory, once somebody asked."""
     settled: set[int] = field(default_factory=set)
     """Images that are ready or skipped; what a second attempt makes of them is dropped."""
     doom: Failed | None = None
     """How it ends whatever the worker says next."""
     ending: Finished | Failed | Stopped | None = None
     """Its end, while that is not recorded yet."""
+
+    def ending_without_worker(self, how: str | None) -> Failed | Stopped | None:
+        """Say how it ends now that its worker left it; None when it runs again.
+
+        Args:
+            how: How the worker died; None when no job can be to blame.
+        """
+        if self.doom is not None:
+            return self.doom
+        if self.cancelled:
+            return Stopped()
+        if how is None or not self.alone:
+            return None
+        message = f"the worker {how} while it painted this job, twice, the second time with no other beside it"
+        return Failed(kind=WorkerDied.kind, message=message)
+
+
+def begin(job: NewJob, number: int, story: Story) -> Live:
+    """Take up a job that was just recorded."""
+    return Live(
+        id=job.id,
+        number=number,
+        owner=job.owner,
+        plan=job.plan,
+        inputs=dict(job.inputs),
+        story=story,
+        priority=job.priority,
+        start_until=None if job.start_by is None else until(job.start_by),
+    )
 
 
 def revive(row: sa.Row[Any], entries: Sequence[Entry], life: int) -> Live:

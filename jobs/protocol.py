@@ -153,11 +153,25 @@ class Unable:
     """Why, as a sentence."""
 
 
-Message = Unable | Loading | Ready | JobEvent | GivenBack | Stopping
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The worker is no more; said by what stands between it and the queue, where it does not live beside the queue."""
+
+    how: str
+    is_blameless: bool = False
+
+
+Message = Unable | Loading | Ready | JobEvent | GivenBack | Stopping | Gone
 
 
 class WorkerGone(Exception):
     """The worker is no more and all it said has been read; the text says how it ended."""
+
+    def __init__(self, how: str, *, is_blameless: bool = False) -> None:
+        """Say how it ended, and whether that can be no job's fault: the machine it ran on is gone."""
+        super().__init__(how)
+        self.blame = None if is_blameless else how
+        """What is said of it to the jobs that it had; None when none of them can be to blame."""
 
 
 class Connection(Protocol):

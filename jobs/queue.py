@@ -14,22 +14,21 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, TypeVar
 
-from engine import Event, ImageReady, Plan, plan_to_json
+from engine import Event, Plan, plan_to_json
 from jobs.archive import Archive
 from jobs.calls import Call, CallStore
+from jobs.crew import Build, Crew, best
 from jobs.database import Database
 from jobs.dispatcher import Dispatcher
 from jobs.errors import JobNotFound, ShuttingDown, StorageFailed
 from jobs.files import InputFolder, OutputFolder, lock_folder
 from jobs.log import LogLine
-from jobs.protocol import Worker
+from jobs.reading import news_of, read_on
 from jobs.storage_check import StorageCheck
 from jobs.store import NewJob, Store
-from jobs.story import Entry, Story
-from jobs.supervisor import Supervisor
+from jobs.story import Story
 from jobs.views import ImageView, JobSettings, JobView, Standing, WorkerStatus
 from jobs.waiting import Priority
 
@@ -41,9 +40,16 @@ DRAIN_SHARE = 0.7
 
 
 class Jobs:
-    """The durable queue: jobs wait here, run on one worker, and are remembered."""
+    """The durable queue: jobs wait here, run on the workers, and are remembered."""
 
-    def __init__(self, settings: JobSettings, worker: Callable[[], Worker]) -> None:
+    def __init__(self, settings: JobSettings, workers: Build | Mapping[str, Build]) -> None:
+        """Put it together; nothing is opened or started yet.
+
+        Args:
+            settings: Where things are kept.
+            workers: What makes the worker, or each of them by its name.
+        """
+        builds = workers if isinstance(workers, Mapping) else {"worker": workers}
         self._settings = settings
         url = (
             settings.database_url or f"sqlite:///{settings.data_dir.absolute() / 'pochade.sqlite'}"
@@ -59,11 +65,12 @@ class Jobs:
             archive=self._archive,
             inputs=self._inputs,
             outputs=self._outputs,
+            workers=list(builds),
         )
         folders = (settings.data_dir, settings.output_dir)
         self._storage_check = StorageCheck(self._store, folders, settings.min_free_bytes)
-        self._supervisor = Supervisor(
-            worker, dispatcher=self._dispatcher, post=self._post, backoff_s=settings.backoff_s
+        self._crew = Crew(
+            builds, dispatcher=self._dispatcher, post=self._post, backoff_s=settings.backoff_s
         )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dispatcher")
         self._lock: IO[str] | None = None
@@ -83,21 +90,21 @@ class Jobs:
         self._ask(self._dispatcher.recover)
 
     def start(self) -> None:
-        """Start the worker, after `open` where nobody called that; returns before the worker is ready.
+        """Start the workers, after `open` where nobody called that; returns before any is ready.
 
         Raises:
             DataDirInUse, StorageFailed: as `open`.
         """
         if self._lock is None:
             self.open()
-        self._supervisor.start()
+        self._crew.start()
 
     def close(self) -> None:
-        """Take no more jobs, let those that run end within `drain_s`, give back the others, let the worker leave."""
+        """Take no more jobs, let those that run end within `drain_s`, give back the others, let the workers leave."""
         with contextlib.suppress(ShuttingDown):
             self._ask(self._dispatcher.drain)
             self._dispatcher.at_rest.wait(self._settings.drain_s * DRAIN_SHARE)
-            self._supervisor.stop()
+            self._crew.stop()
             self._ask(self._dispatcher.release)
         self._thread.shutdown()
         self._database.close()
@@ -231,19 +238,12 @@ class Jobs:
 
         A job that is over, or is not there, sets it no more: look first, then wait.
         """
-        news, loop = asyncio.Event(), asyncio.get_running_loop()
-        news.set()
         live = self._dispatcher.find(job_id)
-        if live is None:
-            yield news
-            return
-
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # that loop has ended
-                loop.call_soon_threadsafe(news.set)
-
-        with live.story.listening(wake):
-            self._post(self._dispatcher.announce)
+        story = Story() if live is None else live.story
+        with news_of(story) as news:
+            news.set()
+            if live is not None:
+                self._post(self._dispatcher.announce)
             yield news
 
     def active(self, *, owner: str | None) -> list[JobView]:
@@ -267,24 +267,10 @@ class Jobs:
             JobNotFound: the owner has none of that id.
         """
         story = await asyncio.to_thread(self._story, job_id, owner)
-        loop, news = asyncio.get_running_loop(), asyncio.Event()
-
-        def wake() -> None:
-            with contextlib.suppress(RuntimeError):  # that loop has ended
-                loop.call_soon_threadsafe(news.set)
-
-        with story.listening(wake):
-            self._post(self._dispatcher.announce)
-            while True:
-                news.clear()
-                entries, over = story.read(after)
-                for entry in entries:
-                    after = entry.seq
-                    if (event := await _whole(entry)) is not None:
-                        yield entry.seq, event
-                if over:
-                    return
-                await news.wait()
+        reading = read_on(story, after, lambda: self._post(self._dispatcher.announce))
+        async with contextlib.aclosing(reading):
+            async for item in reading:
+                yield item
 
     def wait(self, job_id: str, timeout: float, *, owner: str = "local") -> JobView:
         """Block until a job is over or `timeout` seconds have passed; look at the answer's `is_over`.
@@ -352,11 +338,15 @@ class Jobs:
         return self._dispatcher.is_closed
 
     def status(self) -> WorkerStatus:
-        """Say what the worker is up to."""
-        status, trouble = self._supervisor.status, self._dispatcher.trouble
+        """Say what the workers are up to as a whole: what the one does that is best off."""
+        status, trouble = best(self._crew.statuses()), self._dispatcher.trouble
         if self._dispatcher.is_draining:
             return dataclasses.replace(status, state="stopped", message=str(ShuttingDown()))
         return dataclasses.replace(status, message=trouble) if trouble else status
+
+    def workers(self) -> list[WorkerStatus]:
+        """Say what each worker is up to."""
+        return self._crew.statuses()
 
     def check_storage(self) -> None:
         """Make sure that there is room on the disks and the database can be written.
@@ -408,18 +398,3 @@ def _log_defect(future: Future[None]) -> None:
     error = future.exception()
     if error is not None:
         log.critical("dispatcher: a defect", exc_info=error)
-
-
-async def _whole(entry: Entry) -> Event | None:
-    """Read the bytes of an image back into its event; None when its file was removed since."""
-    if not isinstance(entry.event, ImageReady) or entry.path is None:
-        return entry.event
-    data = await asyncio.to_thread(_read, entry.path)
-    return None if data is None else dataclasses.replace(entry.event, data=data)
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None

@@ -8,10 +8,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from engine import ImageReady
 from jobs.dispatcher import Dispatcher
 from jobs.protocol import (
+    Gone,
     JobEvent,
     Loading,
     Message,
@@ -42,8 +44,16 @@ class Supervisor:
     """A thread that starts, hears and ends workers, one at a time."""
 
     def __init__(
-        self, build: Callable[[], Worker], *, dispatcher: Dispatcher, post: Post, backoff_s: float
+        self,
+        name: str,
+        build: Callable[[], Worker],
+        *,
+        dispatcher: Dispatcher,
+        post: Post,
+        backoff_s: float,
     ) -> None:
+        self.name = name
+        """What its workers are called, one after the other."""
         self._build = build
         self._dispatcher = dispatcher
         self._post = post
@@ -51,7 +61,7 @@ class Supervisor:
         self._worker: Worker | None = None
         self._leaving = threading.Event()
         self._ticked_at = 0.0
-        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"supervisor of {name}", daemon=True)
         self.status = WorkerStatus(state="starting")
         """What the worker is up to; replaced, never changed."""
 
@@ -59,11 +69,16 @@ class Supervisor:
         """Start the thread, and with it the first worker."""
         self._thread.start()
 
+    def leave(self) -> None:
+        """Tell the worker to leave."""
+        self._leaving.set()
+        worker = self._worker
+        if worker is not None:
+            worker.send(Quit())
+
     def stop(self) -> None:
         """Let the worker leave, by force when it takes longer than a moment, and wait for it."""
-        self._leaving.set()
-        if self._worker is not None:
-            self._worker.send(Quit())
+        self.leave()
         if self._thread.ident is not None:
             self._thread.join()
         self.status = WorkerStatus(state="stopped")
@@ -72,13 +87,13 @@ class Supervisor:
         deaths = 0
         while not self._leaving.is_set():
             started_at = time.monotonic()
-            how = self._live_through()
-            self._post(lambda how=how: self._dispatcher.worker_gone(how))  # type: ignore[misc]
+            gone = self._live_through()
+            self._post(partial(self._dispatcher.worker_gone, self.name, gone.blame))
             deaths = 1 if time.monotonic() - started_at > STEADY_S else deaths + 1
             if not self._leaving.is_set():
-                self._pause(how, deaths)
+                self._pause(str(gone), deaths)
 
-    def _live_through(self) -> str:
+    def _live_through(self) -> WorkerGone:
         """Start a worker and pass on what it says until it is gone; returns how it went."""
         self._worker = worker = self._build()
         try:
@@ -86,9 +101,9 @@ class Supervisor:
             while True:
                 self._hear(worker)
         except WorkerGone as gone:
-            return str(gone)
+            return gone
         except OSError as error:
-            return f"could not be started: {error.strerror}"
+            return WorkerGone(f"could not be started: {error.strerror}")
         finally:
             self._worker = None
             worker.stop(LEAVE_S)
@@ -110,14 +125,16 @@ class Supervisor:
                     device=message.device,
                     has_painted=message.base_model is not None and not message.problem,
                 )
-                self._post(lambda: self._dispatcher.worker_ready(worker, message))
+                self._post(partial(self._dispatcher.worker_ready, self.name, worker, message))
             case Unable(problem):
                 raise WorkerGone(f"cannot start: {problem}")
+            case Gone(how, is_blameless):
+                raise WorkerGone(how, is_blameless=is_blameless)
             case Stopping():
                 pass
             case _:
                 self._note_picture(message)
-                self._post(lambda: self._dispatcher.heard(message))
+                self._post(partial(self._dispatcher.heard, self.name, message))
 
     def _note_picture(self, message: Message) -> None:
         """Take a first picture as the proof that the worker can paint, where it could not try beforehand."""
@@ -130,7 +147,7 @@ class Supervisor:
         pause_s = 0.0 if deaths < 2 else min(LONGEST_PAUSE_S, self._backoff_s * 2 ** (deaths - 2))
         times = f", {deaths} times in a row" if deaths > 1 else ""
         message = f"the worker {how}{times}; it is started again in {pause_s:.0f} s"
-        log.error("%s", message)
+        log.error("%s: %s", self.name, message)
         self.status = WorkerStatus(state="restarting", message=message)
         until = time.monotonic() + pause_s
         while (left := until - time.monotonic()) > 0 and not self._leaving.wait(min(left, TICK_S)):

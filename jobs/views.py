@@ -117,9 +117,12 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """What the worker is up to."""
+    """What a worker is up to, or all of them as a whole."""
 
     state: WorkerState
+    name: str = ""
+    jobs: int = 0
+    """How many it paints."""
     message: str = ""
     """A sentence for the page, where there is something to say."""
     base_model: str | None = None

@@ -51,10 +51,11 @@ class Waiting:
                         return True
             return False
 
-    def first(self) -> str | None:
-        """Name the job that is next; None when none waits."""
+    def first(self, *, with_alone: bool = True) -> str | None:
+        """Name the job that is next, of all or of those that need not run alone; None when none waits."""
         with self._lock:
-            return next(iter(self._order(1)), None)
+            skipped = 0 if with_alone else len(self._alone)
+            return next(iter(self._order(skipped + 1)[skipped:]), None)
 
     def take(self, job_id: str) -> None:
         """Take the job out that `first` named and let its owner's turn pass."""
