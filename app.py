@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from settings import Settings, read_settings
+from space import find_space, keep_caches, usual_folder
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -506,7 +507,7 @@ def run_command(
 ) -> int:
     """Run a command on the data folder; returns the exit status."""
     parser = argparse.ArgumentParser(prog=f"app.py {name}", add_help=False)
-    default = Path(os.environ.get("POCHADE_DATA_DIR", "data"))
+    default = Path(os.environ.get("POCHADE_DATA_DIR") or usual_folder(os.environ, "data"))
     parser.add_argument("--data-dir", type=Path, default=default)
     known, rest = parser.parse_known_args(arguments)
     return command(rest, known.data_dir)
@@ -528,6 +529,8 @@ def main() -> int:
     try:
         if settings.once is not None:
             return paint_once(settings)
+        if find_space(os.environ):
+            keep_caches(os.environ, settings.data_dir)
         return serve(settings)
     except EngineError as error:
         sys.stderr.write(f"{error}\n")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from space import usual_folder, usual_port
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -74,7 +76,7 @@ def read_settings(
         "0.0.0.0" if "SPACE_ID" in environment else "127.0.0.1",
         "address to listen on; 0.0.0.0 lets the whole network in",
     )
-    flag("port", "7860", "port to listen on", type=int)
+    flag("port", usual_port(environment), "port to listen on", type=int)
     switch("share", "make a public link through Gradio's tunnel")
     flag("preset", None, "settings the page starts from: a file name of presets/ without .json")
     flag(
@@ -94,8 +96,9 @@ def read_settings(
     )
     flag("styles-dir", None, "folder of your own styles (JSON files, also of Fooocus)", type=Path)
     flag("wildcards-dir", None, "folder of your own wildcard lists (text files)", type=Path)
-    flag("output-dir", "outputs", "folder of the finished pictures, a folder a day", type=Path)
-    flag("data-dir", "data", "folder of the database and of input pictures", type=Path)
+    outputs, data = (usual_folder(environment, name) for name in ("outputs", "data"))
+    flag("output-dir", outputs, "folder of the finished pictures, a folder a day", type=Path)
+    flag("data-dir", data, "folder of the database and of input pictures", type=Path)
     flag("device", "auto", "device to paint on: auto, cpu, cuda, cuda:1 or mps")
     flag("once", None, "paint this prompt without the page, and leave", metavar="PROMPT")
     flag("negative-prompt", "", "with --once: what the picture must not show")
