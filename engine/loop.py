@@ -21,6 +21,7 @@ from engine.conditioning.controls import Control
 from engine.conditioning.cut import cut_branch, cut_control, cut_image_prompt
 from engine.conditioning.freeu import freeu_around
 from engine.conditioning.image_attention import ImagePrompt, attend_images
+from engine.conditioning.text_keys import TextKeys
 from engine.models.inpaint_head import widen_input, with_additions
 from engine.plan import FreeU, Guidance
 from engine.sampling.guidance import Estimates, guide
@@ -38,6 +39,8 @@ class Denoiser:
     """diffusers' `UNet2DConditionModel`, with ``text_time`` conditioning or (SD 1.5) without."""
     model: ModelSampling
     """How it is fed and read."""
+    texts: TextKeys | None = None
+    """Remembers the keys and values of texts; None projects them at every step."""
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -372,7 +375,9 @@ def predict(denoiser: Denoiser, rows: Sequence[Row]) -> Tensor:
     if any(row.controls for row in rows):
         followed = [row.controls for row in rows]
         down, middle = steering.residuals(followed, x, timesteps, context, added)
-    if any(row.images for row in rows):
+    texts = denoiser.texts
+    text = None if texts is None else texts.of([row.branch.context for row in rows])
+    if text is not None or any(row.images for row in rows):
         attend_images(denoiser.unet)
     if any(row.addition is not None for row in rows):
         widen_input(denoiser.unet)
@@ -381,7 +386,9 @@ def predict(denoiser: Denoiser, rows: Sequence[Row]) -> Tensor:
             with_additions(x, [row.addition for row in rows]),
             timesteps,
             encoder_hidden_states=context,
-            cross_attention_kwargs=image_attention.attention_kwargs([row.images for row in rows]),
+            cross_attention_kwargs=image_attention.attention_kwargs(
+                [row.images for row in rows], text
+            ),
             added_cond_kwargs=added,
             down_block_additional_residuals=down,
             mid_block_additional_residual=middle,

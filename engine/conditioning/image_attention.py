@@ -15,17 +15,18 @@ Source of the second: Ye et al. 2023, https://arxiv.org/abs/2308.06721
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  torch's own custom
 from torch import Tensor
 
+from engine.conditioning.fused_attention import CROSS, attend, project_text
+from engine.conditioning.text_keys import Projected
+
 Formula = Literal["joint", "separate"]
 REFERENCE_WIDTH = 1280
 """Channels of the layers in which a weight of 1 changes nothing in the joint formula: SDXL's widest."""
-_LAYER = ".attn2"
-"""How the names of cross-attention layers end."""
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -110,18 +111,56 @@ class ImagePrompt:
 
 ImageRow = Sequence[tuple[ImagePrompt, bool]]
 """The active images of one row of a UNet call, of one formula, and whether the row is the negative side."""
-_Told = tuple[Formula, tuple[Tensor, ...], dict[int, Tensor] | None]
-"""Formula, images (joint: one (rows, all tokens, …), separate: one for each image), and masks by number of queries."""
+
+
+class ToldHere(NamedTuple):
+    """What one layer is told in a UNet call."""
+
+    text: tuple[Tensor, Tensor] | None
+    """Keys and values of the text, (rows, tokens, C) each; None where the layer is to project it."""
+    formula: Formula | None
+    """None where there are no images."""
+    images: tuple[tuple[Tensor, Tensor], ...]
+    """Keys and values; joint: of all images as one, separate: of each."""
+    mask: Tensor | None
+
+
+class Told(NamedTuple):
+    """What all layers are told in a UNet call."""
+
+    text: Projected | None
+    formula: Formula | None
+    images: tuple[Tensor, ...]
+    """Joint: one (rows, all tokens, …), separate: one for each image."""
+    masks: dict[int, Tensor] | None
+    """By number of queries."""
+
+    def at(self, place: int, start: int, width: int, queries: int) -> ToldHere:
+        """Take out what one layer is told.
+
+        Args:
+            place: Of the layer among `image_layers`.
+            start: Where its keys and values begin in the weighted tokens of an image.
+            width: Its channels.
+            queries: Cells of the picture that it looks from.
+        """
+        parts = (image.narrow(-1, start, 2 * width).chunk(2, -1) for image in self.images)
+        return ToldHere(
+            text=None if self.text is None else self.text[place],
+            formula=self.formula,
+            images=tuple((keys, values) for keys, values in parts),
+            mask=None if self.masks is None else self.masks[queries],
+        )
 
 
 class ImageAttention:
-    """Attention processor of one cross-attention layer; without images it is the library's own, to the last bit."""
+    """Attention processor of one cross-attention layer; told nothing it is the library's own, to the last bit."""
 
-    def __init__(self, start: int) -> None:
-        """Remember where the layer's keys and values begin in the weighted tokens of an image."""
+    def __init__(self, start: int, place: int = 0) -> None:
+        """Remember where the layer begins in the weighted tokens of an image, and its place among `image_layers`."""
         from diffusers.models.attention_processor import AttnProcessor2_0
 
-        self._start = start
+        self._place, self._start = place, start
         self._text_only = AttnProcessor2_0()
 
     def __call__(
@@ -130,7 +169,7 @@ class ImageAttention:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        ip_hidden_states: _Told | None = None,
+        ip_hidden_states: Told | ToldHere | None = None,
     ) -> Tensor:
         """Attend to the text, and to images where there are some.
 
@@ -146,29 +185,29 @@ class ImageAttention:
                 attn, hidden_states, encoder_hidden_states, attention_mask
             )
             return alone
-        formula, images, masks = ip_hidden_states
-        mask = None if masks is None else masks[hidden_states.shape[1]]
+        told = self.here(ip_hidden_states, hidden_states)
+        assert encoder_hidden_states is not None
+        text = told.text or project_text(attn, encoder_hidden_states)
+        together = _attend_jointly if told.formula == "joint" else _attend_separately
         query = attn.to_q(hidden_states)
-        text = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
-        told = [self._part(image, text[0].shape[-1]) for image in images]
-        attend = _attend_jointly if formula == "joint" else _attend_separately
-        attended: Tensor = attn.to_out[0](attend(query, text, told, mask, attn.heads))
+        attended: Tensor = attn.to_out[0](together(query, text, told.images, told.mask, attn.heads))
         return attended
 
-    def _part(self, image: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """Take this layer's keys and values out of an image's tokens."""
-        keys, values = image.narrow(-1, self._start, 2 * width).chunk(2, -1)
-        return keys, values
+    def here(self, told: Told | ToldHere, hidden: Tensor) -> ToldHere:
+        """Take out what this layer is told about `hidden`, (rows, queries, C), where that is not done yet."""
+        if isinstance(told, ToldHere):
+            return told
+        return told.at(self._place, self._start, hidden.shape[-1], hidden.shape[1])
 
 
 def attend_images(unet: Any) -> None:
     """Put `ImageAttention` into all cross-attention layers of a UNet; where it is already nothing happens."""
-    first = next(layer for name, layer in unet.named_modules() if name.endswith(_LAYER))
+    first = next(layer for name, layer in unet.named_modules() if name.endswith(CROSS))
     if isinstance(first.processor, ImageAttention):
         return
     processors, start = dict(unet.attn_processors), 0
-    for name, width in image_layers(unet).items():
-        processors[name] = ImageAttention(start)
+    for place, (name, width) in enumerate(image_layers(unet).items()):
+        processors[name] = ImageAttention(start, place)
         start += 2 * width
     unet.set_attn_processor(processors)
 
@@ -181,7 +220,7 @@ def image_layers(unet: Any) -> dict[str, int]:
     return {
         name: unet.get_submodule(layer).to_k.out_features
         for name in unet.attn_processors
-        if (layer := name.removesuffix(".processor")).endswith(_LAYER)
+        if (layer := name.removesuffix(".processor")).endswith(CROSS)
     }
 
 
@@ -195,25 +234,28 @@ def call_key(row: ImageRow) -> Hashable:
     return formula, sum(counts) if formula == "joint" else counts, masked
 
 
-def attention_kwargs(rows: Sequence[ImageRow]) -> dict[str, Any] | None:
+def attention_kwargs(
+    rows: Sequence[ImageRow], text: Projected | None = None
+) -> dict[str, Any] | None:
     """Gather what a UNet call is told as ``cross_attention_kwargs``.
 
     Args:
         rows: The images of each row; all rows have one `call_key`.
+        text: Keys and values of the rows' texts, where they are known.
 
     Returns:
-        None where there are no images, so that the call is the same as without this module.
+        None where there is nothing to tell, so that the call is the same as without this module.
     """
     if not any(rows):
-        return None
+        told = None if text is None else Told(text, None, (), None)
+        return None if told is None else {"ip_hidden_states": told}
     tokens = [[prompt.tokens(is_negative=negative) for prompt, negative in row] for row in rows]
     formula = rows[0][0][0].formula
     columns = (
         [[torch.cat(row, 1) for row in tokens]] if formula == "joint" else zip(*tokens, strict=True)
     )
     images = tuple(map(torch.cat, columns))
-    told: _Told = (formula, images, _gather_masks(rows, formula))
-    return {"ip_hidden_states": told}
+    return {"ip_hidden_states": Told(text, formula, images, _gather_masks(rows, formula))}
 
 
 def add_pooled(pooled: Tensor, row: ImageRow) -> Tensor:
@@ -264,7 +306,7 @@ def _attend_jointly(
     """Attend in one softmax; `shares` are logarithms, (rows, queries, tokens of all images)."""
     keys, values = (torch.cat(together, 1) for together in zip(text, *images, strict=True))
     bias = None if shares is None else F.pad(shares, (text[0].shape[1], 0)).unsqueeze(1)
-    return _attend(query, keys, values, heads, bias)
+    return attend(query, keys, values, heads, bias)
 
 
 def _attend_separately(
@@ -275,22 +317,11 @@ def _attend_separately(
     heads: int,
 ) -> Tensor:
     """Add a softmax for each image; `shares` are factors, (rows, queries, images)."""
-    attended = _attend(query, *text, heads)
+    attended = attend(query, *text, heads)
     for index, image in enumerate(images):
-        added = _attend(query, *image, heads)
+        added = attend(query, *image, heads)
         attended = attended + (added if shares is None else added * shares[..., index, None])
     return attended
-
-
-def _attend(
-    query: Tensor, keys: Tensor, values: Tensor, heads: int, bias: Tensor | None = None
-) -> Tensor:
-    """Attend with several heads: all (rows, tokens, C), bias (rows, 1, queries, tokens)."""
-    rows, queries, channels = query.shape
-    split = (rows, -1, heads, channels // heads)
-    q, k, v = (part.reshape(split).transpose(1, 2) for part in (query, keys, values))
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    return attended.transpose(1, 2).reshape(rows, queries, channels)
 
 
 def _gather_masks(rows: Sequence[ImageRow], formula: Formula) -> dict[int, Tensor] | None:

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import torch
 
+from engine.conditioning.fused_attention import fuse_attention
+
 Kernel = Literal["auto", "cudnn", "flash", "efficient", "math"]
 """Which attention kernel goes first where several can serve; ``auto`` is torch's own choice."""
 HOPPER = 9
@@ -41,3 +43,5 @@ def pull(levers: Levers, unet: Any) -> None:
     """Bring a UNet that is on its device into the state that its levers ask for."""
     if not levers.channels_last:
         unet.to(memory_format=torch.contiguous_format)
+    if levers.fused_qkv:
+        fuse_attention(unet)
