@@ -216,6 +216,9 @@ class Advanced(RequestPart):
         ),
     ] = "pochade"
     previews: Annotated[bool, Knob("Previews", "Show the picture while it appears.")] = True
+    picture_grid: Annotated[
+        bool, Knob("Picture grid", "On the page: also one picture of all pictures of a job.")
+    ] = False
     deterministic: Annotated[
         bool,
         Knob("Bit-exact repeats", "Paint alone, so that a repeat is equal to the last bit."),

@@ -7,7 +7,7 @@ import gradio as gr
 
 from engine import TextRequest
 from engine.records.literals import json_object
-from jobs import ImageView
+from jobs import ImageView, Jobs, JobView
 from ui.form import Part, component, flat
 from ui.form_events import appear_on, visitor
 from ui.lora_settings import lora_settings
@@ -16,7 +16,7 @@ from ui.picture_values import PICTURES
 from ui.pictures_panel import pictures_panel
 from ui.preset_events import choose_preset, connect_presets
 from ui.problems import as_toast
-from ui.reuse import reused
+from ui.reuse import reused, reused_job
 from ui.settings import settings
 from ui.sheet_panel import connect_sheet, sheet_panel
 from ui.start import lora_start_of, start_of
@@ -97,8 +97,7 @@ def desk(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
         lora.keep(filled.then)
 
     def find_reused(event: gr.EventData, request: gr.Request) -> tuple[str, Named]:
-        image = studio.jobs.image(event.image, owner=visitor(studio, request))
-        return _tab_of(image), dict(flat(reused(image, event.what)))
+        return _reused(studio.jobs, event, visitor(studio, request))
 
     def find_dropped(event: gr.EventData, request: gr.Request) -> tuple[str, Named]:
         # It comes from a browser, so each value is looked at again.
@@ -119,9 +118,18 @@ def desk(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
     fill_on(column.presets.choose, find_preset)
 
 
-def _tab_of(image: ImageView) -> str:
-    """Say which tab a picture comes from."""
-    return LORA if image.plan is not None and image.plan.studio is not None else TEXT
+def _reused(jobs: Jobs, event: gr.EventData, owner: str) -> tuple[str, Named]:
+    """Find what a picture asked for, or, of a picture grid, all of its job; and the tab that it comes from."""
+    if event.job:
+        job = jobs.job(event.job, owner=owner)
+        return _tab_of(job), dict(flat(reused_job(job)))
+    image = jobs.image(event.image, owner=owner)
+    return _tab_of(image), dict(flat(reused(image, event.what)))
+
+
+def _tab_of(made: ImageView | JobView) -> str:
+    """Say which tab a picture or a job comes from."""
+    return LORA if made.plan is not None and made.plan.studio is not None else TEXT
 
 
 def _generate(elem_id: str, used: str) -> gr.Button:

@@ -1,15 +1,18 @@
 """A sheet: one prompt over a grid of two settings. What its cells ask for, what they are called, and the picture of them all.
 
-Pure: from a request and the axes to requests, from pictures and labels to one picture. Knows no queue and no page.
+Also the picture of a job's pictures, which has no labels. Pure: from a request and the axes to requests, from pictures and
+labels to one picture. Knows no queue and no page.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from engine import InvalidRequest, TextRequest
+from engine import InvalidRequest, Size, TextRequest
 from engine.studio import StudioScheduler
 
 if TYPE_CHECKING:
@@ -179,6 +182,56 @@ def draw_sheet(labels: Labels, pictures: Sequence["Image.Image | None"]) -> "Ima
             small = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
             sheet.paste(small, corner)
     return sheet
+
+
+def grid_size(sizes: Sequence[Size]) -> Size:
+    """Say how large `mosaic` makes its picture."""
+    columns, rows = _shape(len(sizes))
+    cell = _mosaic_cell(sizes)
+    return Size(columns * (cell.width + _GAP) - _GAP, rows * (cell.height + _GAP) - _GAP)
+
+
+def mosaic(files: Sequence[Path], sizes: Sequence[Size]) -> "Image.Image":
+    """Put pictures together as they are, side by side in as many columns as rows or one more.
+
+    Args:
+        files: In their order.
+        sizes: Of the pictures in them. A smaller one fills its cell as far as its shape allows.
+
+    Returns:
+        An RGB picture of at most `LARGEST` pixels a side.
+
+    Raises:
+        OSError: a file is gone or is no picture.
+    """
+    from PIL import Image, ImageOps
+
+    columns, _ = _shape(len(files))
+    cell = _mosaic_cell(sizes)
+    sheet = Image.new("RGB", grid_size(sizes), _PAPER)
+    for place, file in enumerate(files):
+        row, column = divmod(place, columns)
+        with Image.open(file) as opened:
+            picture = ImageOps.contain(opened.convert("RGB"), cell, Image.Resampling.LANCZOS)
+        left = column * (cell.width + _GAP) + (cell.width - picture.width) // 2
+        top = row * (cell.height + _GAP) + (cell.height - picture.height) // 2
+        sheet.paste(picture, (left, top))
+    return sheet
+
+
+def _shape(count: int) -> tuple[int, int]:
+    """Say how many columns and rows so many pictures take, as Fooocus lays them out."""
+    columns = math.ceil(math.sqrt(count))
+    return columns, math.ceil(count / columns)
+
+
+def _mosaic_cell(sizes: Sequence[Size]) -> Size:
+    """Find the size of the cells: that of the largest picture, or less where all would take too much."""
+    columns, rows = _shape(len(sizes))
+    width, height = max(it.width for it in sizes), max(it.height for it in sizes)
+    room = (LARGEST / columns - _GAP) / width, (LARGEST / rows - _GAP) / height
+    scale = min(1.0, *room)
+    return Size(max(1, round(width * scale)), max(1, round(height * scale)))
 
 
 def _line(asked: TextRequest, axis: Axis) -> Iterator[TextRequest]:

@@ -45,6 +45,7 @@ _FILES = (
     "debug_per_pass_latents",
     "save_metadata",
     "metadata_scheme",
+    "picture_grid",
     "previews",
     "deterministic",
     "enable_safety_checker",

@@ -1,9 +1,9 @@
-"""From a picture back to the form: what *reuse* puts there."""
+"""From a picture, or all of a job, back to the form: what *reuse* puts there."""
 
 from typing import Any, Literal
 
 from engine import InvalidRequest, request_of
-from jobs import ImageView
+from jobs import ImageView, JobView
 
 What = Literal["settings", "prompt", "seed"]
 
@@ -18,9 +18,18 @@ def reused(image: ImageView, what: What) -> dict[str, Any]:
     Raises:
         InvalidRequest: the record cannot be read.
     """
-    if image.plan is None:
+    request = {**reused_job(image), "seed": image.seed}
+    return request if what == "settings" else {what: request[what]}
+
+
+def reused_job(made: ImageView | JobView) -> dict[str, Any]:
+    """Write all that a job asked for, or a picture's own request as it is.
+
+    Raises:
+        InvalidRequest: the record cannot be read.
+    """
+    if made.plan is None:
         raise InvalidRequest(
             "image", "its settings were written by a version that this one cannot read"
         )
-    request = {**request_of(image.plan), "seed": image.seed}
-    return request if what == "settings" else {what: request[what]}
+    return request_of(made.plan)

@@ -40,7 +40,13 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
         "image_attention",
     ),
     "FreeU": ("freeu", "freeu.b1", "freeu.b2", "freeu.s1", "freeu.s2"),
-    "Files & metadata": ("save_metadata", "metadata_scheme", "previews", "enable_safety_checker"),
+    "Files & metadata": (
+        "save_metadata",
+        "metadata_scheme",
+        "picture_grid",
+        "previews",
+        "enable_safety_checker",
+    ),
     "Compatibility": ("compat", "deterministic"),
 }
 """The fields of the tab as they stand together: all of `Advanced`, and some of the request itself."""

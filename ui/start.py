@@ -16,6 +16,7 @@ _SHARED = (
     "advanced.base_model",
     "advanced.save_metadata",
     "advanced.metadata_scheme",
+    "advanced.picture_grid",
     "advanced.previews",
     "advanced.deterministic",
     "enable_safety_checker",

@@ -16,6 +16,7 @@ from engine import (
 )
 from engine.plan import FromPicture, Repainting
 from jobs import ImageView, JobView
+from ui.picture_grid import grid_facts
 
 
 def update(event: Event, images: int) -> dict[str, Any]:
@@ -67,6 +68,7 @@ def job_facts(job: JobView) -> dict[str, Any]:
         "count": image_count(job),
         "ratio": round(job.plan.size.ratio, 4) if job.plan else 1.0,
         "images": [image_facts(image) for image in job.images],
+        "grid": grid_facts(job),
     }
 
 

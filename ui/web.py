@@ -7,6 +7,7 @@ visitor's own jobs and pictures only; those of others are as unknown as those th
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -22,11 +23,12 @@ from ui.dropped import Dropped, read_pasted, read_picture
 from ui.image_input import MAX_BYTES, Upload, Uploads
 from ui.lists import lists, style_groups
 from ui.lora_library import LoraPages
+from ui.picture_grid import grid_facts, grid_file, grid_picture, grid_version, has_grid, wants_grid
 from ui.saved_presets import own_presets
 from ui.sheet_panel import read_sheet, sheet_file
 from ui.studio import Studio
 from ui.theme import STATIC
-from ui.thumbnails import Thumbnails
+from ui.thumbnails import Thumbnails, as_thumbnail, shrink
 from ui.updates import image_count, image_facts, job_facts, update
 
 PAGE = 60
@@ -53,6 +55,8 @@ def routes(studio: Studio) -> list[BaseRoute]:
         "jobs/{job}": pages.job,
         "jobs/{job}/events": pages.events,
         "jobs/{job}/previews/{image:int}": pages.preview,
+        "jobs/{job}/grid": pages.grid,
+        "jobs/{job}/grid/thumbnail": pages.grid_thumbnail,
         "images": pages.history,
         "images/{image}/thumbnail": pages.thumbnail,
         "images/{image}/file": pages.file,
@@ -139,19 +143,24 @@ class _Pages:
         return as_json({"done": self._jobs.cancel(job, owner=owner)})
 
     def history(self, request: Request) -> Response:
+        owner = self._owner(request)
         found = self._jobs.history(
-            owner=self._owner(request),
+            owner=owner,
             search=request.query_params.get("search", ""),
             before=request.query_params.get("before"),
             limit=PAGE,
         )
-        return as_json(
-            {"images": [image_facts(image) for image in found], "more": len(found) == PAGE}
-        )
+        shown = [
+            facts
+            for image in found
+            for facts in (self._grid_above(owner, image), image_facts(image))
+        ]
+        return as_json({"images": [it for it in shown if it], "more": len(found) == PAGE})
 
     def thumbnail(self, request: Request) -> Response:
         image = self._image(request)
-        return as_bytes(self._thumbnails.of(image.id, image.path), "image/webp", FOREVER)
+        data = self._thumbnails.of(image.id, partial(shrink, image.path))
+        return as_bytes(data, "image/webp", FOREVER)
 
     def file(self, request: Request) -> Response:
         image = self._image(request)
@@ -176,6 +185,21 @@ class _Pages:
         return FileResponse(
             path, filename=path.name, media_type="application/octet-stream", headers=headers
         )
+
+    def grid(self, request: Request) -> Response:
+        """Hand out a job's pictures as one."""
+        job = self._grid_job(request)
+        answer = as_bytes(grid_file(job), "image/png", FOREVER)
+        if "download" in request.query_params:
+            name = f"pochade-{job.created_at:%Y%m%d-%H%M%S}-grid.png"
+            answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        return answer
+
+    def grid_thumbnail(self, request: Request) -> Response:
+        job = self._grid_job(request)
+        name = f"{job.id} {grid_version(job)}"
+        data = self._thumbnails.of(name, lambda: as_thumbnail(grid_picture(job)))
+        return as_bytes(data, "image/webp", FOREVER)
 
     async def sheet(self, request: Request) -> Response:
         """Put the pictures of several jobs together, with labels."""
@@ -276,6 +300,19 @@ class _Pages:
 
     def _job(self, request: Request) -> JobView:
         return self._jobs.job(request.path_params["job"], owner=self._owner(request))
+
+    def _grid_job(self, request: Request) -> JobView:
+        job = self._job(request)
+        if not has_grid(job):
+            raise FileNotFoundError(f"grid of {job.id}")
+        return job
+
+    def _grid_above(self, owner: str, image: ImageView) -> dict[str, Any] | None:
+        """Write the grid that stands above a picture in History: above the newest one of its job."""
+        if not wants_grid(image.plan):
+            return None
+        job = self._jobs.job(image.job_id, owner=owner)
+        return grid_facts(job) if job.images and job.images[-1].id == image.id else None
 
     def _image(self, request: Request) -> ImageView:
         return self._jobs.image(request.path_params["image"], owner=self._owner(request))

@@ -28,7 +28,7 @@ NAMES = {
     *OWN_FIELDS,
     "enable_safety_checker",
     *(f"advanced.{name}" for name in ("base_model", "vae", "previews", "deterministic")),
-    *(f"advanced.{name}" for name in ("save_metadata", "metadata_scheme")),
+    *(f"advanced.{name}" for name in ("save_metadata", "metadata_scheme", "picture_grid")),
     *(f"studio.{name}" for name in Studio.model_fields if name != "tiles"),
     *(f"studio.{it}.{name}" for it, model in NESTED.items() for name in model.model_fields),
 }

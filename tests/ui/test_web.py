@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from engine import (
 from engine.records.read_image import read_text
 from tests.libraries import library_of
 from tests.ui.studios import OWNER_HEADER, POCKET
-from ui.thumbnails import SIDE, Thumbnails
+from ui.thumbnails import SIDE, Thumbnails, shrink
 from ui.web import MAX_PICTURE, MAX_TEXT
 
 STRANGER = {OWNER_HEADER: "stranger"}
@@ -102,9 +103,9 @@ def test_thumbnails_are_made_once(tmp_path: Path):
     path = tmp_path / "picture.png"
     Image.new("RGB", Size(900, 600), "red").save(path)
     thumbnails = Thumbnails()
-    first = thumbnails.of("a", path)
+    first = thumbnails.of("a", partial(shrink, path))
     path.unlink()
-    assert thumbnails.of("a", path) is first
+    assert thumbnails.of("a", partial(shrink, path)) is first
 
 
 def test_a_picture_whose_file_is_gone_is_unknown(client, job):

@@ -50,18 +50,27 @@ export function mount({ element }) {
     // Only these leave, so that one who has scrolled far stays where they are.
     images = images.filter((image) => !gone.includes(image.id));
     for (const node of [...grid.children]) if (gone.includes(node.dataset.id)) node.remove();
+    for (const image of images.filter((it) => it.grid && it.pictures.some((id) => gone.includes(id)))) renew(image);
     if (!images.length) next(true);
   });
+  // A picture grid shows the pictures that are left, as long as there are several.
+  const renew = async (image) => {
+    const fresh = (await read(`jobs/${image.job}`).catch(() => ({}))).grid;
+    const [node, at] = [grid.querySelector(`[data-id="${image.id}"]`), images.indexOf(image)];
+    if (!node || at < 0) return;
+    images.splice(at, 1, ...(fresh ? [fresh] : []));
+    node.replaceWith(...(fresh ? [card(fresh, () => look(images, images.indexOf(fresh)))] : []));
+  };
   next(true);
 }
 
 function card(image, open) {
-  return el("figure", { class: "card", "data-id": image.id },
+  return el("figure", { class: image.grid ? "card whole" : "card", "data-id": image.id },
     el("button", { type: "button", class: "face", "aria-label": `Open: ${image.prompt}`, onclick: open },
       el("img", { src: thumbnail(image), alt: image.prompt, loading: "lazy" })),
     el("figcaption", {},
-      el("span", { class: "caption", title: image.prompt }, image.prompt || "No words"),
+      el("span", { class: "caption", title: image.prompt }, image.grid ? el("b", {}, "Grid ") : null, image.prompt || "No words"),
       el("button", { type: "button", "data-act": "settings", title: "Reuse settings", "aria-label": "Reuse settings", disabled: !image.recipe, onclick: () => reuse(image, "settings") }, icon(ICONS.again)),
       el("a", { href: download(image), download: "", "data-act": "download", title: "Download", "aria-label": "Download" }, icon(ICONS.download)),
-      el("button", { type: "button", "data-act": "delete", title: "Delete", "aria-label": "Delete", onclick: () => remove([image]) }, icon(ICONS.trash))));
+      image.grid ? null : el("button", { type: "button", "data-act": "delete", title: "Delete", "aria-label": "Delete", onclick: () => remove([image]) }, icon(ICONS.trash))));
 }

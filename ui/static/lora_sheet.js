@@ -82,7 +82,7 @@ function pictures(choose) {
   const node = el("details", {}, el("summary", {}, "Choose one of your pictures as its thumbnail"), row);
   const fill = async () => {
     const { images } = await read("images").catch(() => ({ images: [] }));
-    row.replaceChildren(...images.map((image) =>
+    row.replaceChildren(...images.filter((image) => !image.grid).map((image) =>
       el("button", { type: "button", class: "thumb", "aria-label": `As thumbnail: ${image.prompt}`, title: image.prompt, onclick: () => choose(image) }, el("img", { src: small(image), alt: "", loading: "lazy" }))));
     if (!images.length) row.append(el("p", { class: "quiet" }, "Pictures you make appear here"));
   };

@@ -3,4 +3,4 @@
 let trigger = () => {};
 
 export const listen = (given) => (trigger = given);
-export const reuse = (image, what) => trigger("reuse", { image: image.id, what });
+export const reuse = (image, what) => trigger("reuse", { image: image.id, job: image.grid ? image.job : null, what });

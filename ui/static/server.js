@@ -3,9 +3,10 @@
 const BASE = new URL("../", import.meta.url);
 
 export const address = (path) => new URL(path, BASE).href;
-export const thumbnail = (image) => address(`images/${image.id}/thumbnail`);
-export const file = (image) => address(`images/${image.id}/file`);
-export const download = (image) => address(`images/${image.id}/file?download=1`);
+// Of a picture, or of the grid of a job's pictures.
+export const thumbnail = (image) => address(image.grid ? `jobs/${image.job}/grid/thumbnail?of=${image.grid}` : `images/${image.id}/thumbnail`);
+export const file = (image) => address(image.grid ? `jobs/${image.job}/grid?of=${image.grid}` : `images/${image.id}/file`);
+export const download = (image) => address(image.grid ? `jobs/${image.job}/grid?of=${image.grid}&download=1` : `images/${image.id}/file?download=1`);
 
 export const extra = (image, kind) => address(`images/${image.id}/extras/${kind}`);
 

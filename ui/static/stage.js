@@ -44,12 +44,13 @@ function title() {
 
 function drawTiles(tiles) {
   const { job } = watcher;
-  const ready = new Map(job?.images.map((image) => [image.index, image]));
+  const ready = new Map(job && all(job).map((image) => [image.index, image]));
   const ended = job && !watcher.running;
   const empty = !job || (ended && !ready.size);
   if (empty) return drawStart(tiles);
   const shown = [...Array(job.count).keys()].filter((index) => !ended || ready.has(index));
-  const key = `${job.id}:${shown.join()}`;
+  if (ended && job.grid) shown.push(job.grid.index);
+  const key = `${job.id}:${job.grid?.grid}:${shown.join()}`;
   if (tiles.dataset.key !== key) {
     tiles.dataset.key = key;
     tiles.className = "";
@@ -60,13 +61,17 @@ function drawTiles(tiles) {
   for (const node of tiles.children) fill(node, ready.get(Number(node.dataset.index)));
 }
 
+// The pictures of a job, and behind them the grid of all of them.
+const all = (job) => (job.grid ? [...job.images, job.grid] : job.images);
+
 function tile(index, job) {
-  const button = el("button", { class: "tile", type: "button", "data-index": index, disabled: true },
+  const isGrid = job.grid?.index === index;
+  const button = el("button", { class: isGrid ? "tile whole" : "tile", type: "button", "data-index": index, disabled: true },
     el("img", { alt: job.prompt, draggable: "false", hidden: true }));
-  const mine = () => watcher.job.images.find((image) => image.index === index);
+  const mine = () => all(watcher.job).find((image) => image.index === index);
   drags(button, () => mine() && file(mine()));
   button.addEventListener("click", () => {
-    const images = watcher.job.images;
+    const images = all(watcher.job);
     look(images, images.findIndex((image) => image.index === index));
   });
   return button;
@@ -78,7 +83,7 @@ function fill(node, image) {
   node.disabled = !image;
   node.classList.toggle("done", Boolean(image));
   node.classList.toggle("working", !image && Boolean(watcher.running) && watcher.job.state === "running");
-  node.setAttribute("aria-label", image ? `Open picture ${image.index + 1}: ${image.prompt}` : "Picture in the making");
+  node.setAttribute("aria-label", image ? `Open ${image.grid ? "the picture grid" : `picture ${image.index + 1}`}: ${image.prompt}` : "Picture in the making");
   if (!source || picture.dataset.source === source) return;
   picture.dataset.source = source;
   // The next frame is loaded aside, so that the picture never flickers and a frame that is gone leaves the last one.

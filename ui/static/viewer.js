@@ -32,6 +32,7 @@ export function look(images, start) {
     send(list[place], tab);
   };
   const drop = async () => {
+    if (list[place].grid) return; // it goes with its pictures
     const [gone] = list.slice(place, place + 1);
     if (!(await remove([gone]))) return;
     list.splice(place, 1);
@@ -47,15 +48,16 @@ export function look(images, start) {
     const side = el("aside", {}, el("p", { class: "words" }, image.prompt || "No words"), facts(image),
       el("div", { class: "acts" },
         el("button", { type: "button", class: "main", "data-act": "settings", disabled: !image.recipe, onclick: () => act("settings") }, "Reuse settings"),
-        el("button", { type: "button", "data-act": "prompt", disabled: !image.recipe, onclick: () => act("prompt") }, "Reuse prompt"),
-        el("button", { type: "button", "data-act": "seed", disabled: !image.recipe, onclick: () => act("seed") }, "Reuse seed"),
+        ...(image.grid ? [] : [
+          el("button", { type: "button", "data-act": "prompt", disabled: !image.recipe, onclick: () => act("prompt") }, "Reuse prompt"),
+          el("button", { type: "button", "data-act": "seed", disabled: !image.recipe, onclick: () => act("seed") }, "Reuse seed")]),
         ...ways.map(([tab, { name, help }]) =>
           el("button", { type: "button", "data-act": tab, title: help, class: tab === "upscale_or_vary" ? "wide" : null, onclick: () => go(tab) }, name)),
         flip,
         ...(image.extras ?? []).map((kind) => el("a", { href: extra(image, kind), download: "", class: "wide", "data-act": kind }, icon(ICONS.download), EXTRAS[kind] ?? kind)),
-        watcher.visitor && el("button", { type: "button", class: "wide", "data-act": "share", title: "Whoever has the address sees this picture for 7 days, and its settings inside", onclick: (event) => share(image, event.currentTarget) }, "Share for 7 days"),
-        el("a", { href: download(image), download: "", "data-act": "download" }, icon(ICONS.download), "Download"),
-        el("button", { type: "button", "data-act": "delete", onclick: drop }, icon(ICONS.trash), "Delete")));
+        watcher.visitor && !image.grid && el("button", { type: "button", class: "wide", "data-act": "share", title: "Whoever has the address sees this picture for 7 days, and its settings inside", onclick: (event) => share(image, event.currentTarget) }, "Share for 7 days"),
+        el("a", { href: download(image), download: "", "data-act": "download", class: image.grid ? "wide" : null }, icon(ICONS.download), "Download"),
+        image.grid ? null : el("button", { type: "button", "data-act": "delete", onclick: drop }, icon(ICONS.trash), "Delete")));
     const several = list.length > 1;
     dialog.replaceChildren(
       el("div", { class: "light" }, picture,
@@ -102,6 +104,6 @@ async function offer(flip, picture, image) {
 }
 
 function facts(image) {
-  const rows = { Seed: image.seed, Size: `${image.width}×${image.height}`, ...image.recipe, Made: new Date(image.made).toLocaleString() };
+  const rows = { ...(image.grid ? { Kind: "Picture grid" } : { Seed: image.seed }), Size: `${image.width}×${image.height}`, ...image.recipe, Made: new Date(image.made).toLocaleString() };
   return el("dl", {}, ...Object.entries(rows).filter(([, value]) => value !== "").flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]));
 }
