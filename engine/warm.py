@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.catalog import Catalog, Checkpoint
+from engine.conditioning.text_keys import TextKeys
 from engine.errors import InvalidRequest, ModelIncompatible
 from engine.guides import Guides
 from engine.library import INTERPOSER
@@ -134,6 +135,8 @@ class WarmModel:
     """What its images can follow."""
     vae_name: str | None = None
     refiner: WarmRefiner | None = None
+    texts: TextKeys | None = None
+    """What its UNet knows of texts; None where it works them out at every step."""
     unpatched: Any = None
     """Its UNet as it is without an inpaint patch, while there is one; weights that the patch leaves alone are shared."""
 
@@ -176,13 +179,14 @@ class WarmModel:
         return Denoiser(
             self.loaded.unet,
             model_sampling(scheduler, self.loaded.prediction_type, latent_format),
+            self.texts,
         )
 
     def listed_denoiser(self, listing: Listing, prediction_type: str | None) -> Denoiser:
         """Make the denoiser for a walk of one of diffusers' schedulers; None is the model's own type of prediction."""
         latent_format = LatentFormat(self.loaded.vae.config.scaling_factor)
         told = prediction_type or self.loaded.prediction_type
-        return Denoiser(self.loaded.unet, listing.model_sampling(told, latent_format))
+        return Denoiser(self.loaded.unet, listing.model_sampling(told, latent_format), self.texts)
 
 
 def warm_up(
@@ -202,7 +206,8 @@ def warm_up(
     loaded = load_checkpoint(checkpoint, device)
     if unet is not None:
         loaded.pipeline.unet = load_unet(unet, loaded.unet)
-    pull(levers or Levers.usual(device), loaded.unet)
+    levers = levers or Levers.usual(device)
+    pull(levers, loaded.unet)
     return WarmModel(
         loaded=loaded,
         patcher=WeightPatcher(
@@ -212,6 +217,7 @@ def warm_up(
         preview=preview_decoder(loaded.preview_decoder, loaded.vae),
         vae=loaded.vae,
         guides=Guides(loaded.unet, allow_pickle=allow_pickle),
+        texts=TextKeys(loaded.unet) if levers.cached_text else None,
     )
 
 
@@ -338,6 +344,8 @@ class Palette:
             model.encoder.forget()
         if "unet" in report.changed:
             model.guides.refresh()
+            if model.texts is not None:
+                model.texts.forget()
         if report.changed and not patches:
             give_back_memory()
         if report.changed:
