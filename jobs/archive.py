@@ -53,6 +53,20 @@ class Archive:
             if connection.scalar(query) is None:
                 raise JobNotFound(job_id)
 
+    def input(self, job_id: str, name: str, owner: str) -> str | None:
+        """Find the hash of a file that was sent along with a job; None where it has none of that name.
+
+        Raises:
+            JobNotFound: the owner has none of that id.
+        """
+        query = sa.select(jobs.c.inputs).where(jobs.c.id == job_id, jobs.c.owner == owner)
+        with self._database.transaction() as connection:
+            text = connection.scalar(query)
+        if text is None:
+            raise JobNotFound(job_id)
+        digest: str | None = json.loads(text).get(name)
+        return digest
+
     def standing(self, job_id: str, owner: str) -> Standing:
         """Read how far a job is, with one look.
 

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TypeVar
 
 from engine import Event, Plan, plan_to_json
@@ -189,6 +190,15 @@ class Jobs:
             JobNotFound: the owner has none of that id.
         """
         return self._with_progress([self._archive.job(job_id, owner)])[0]
+
+    def input(self, job_id: str, name: str, *, owner: str) -> Path | None:
+        """Say where a file is that was sent along with a job; None where it has none of that name.
+
+        Raises:
+            JobNotFound: the owner has none of that id.
+        """
+        digest = self._archive.input(job_id, name, owner)
+        return None if digest is None else self._inputs.paths({name: digest})[name]
 
     def standing(self, job_id: str, *, owner: str) -> Standing:
         """Look how far a job is: from memory while it is not over, else with one look at the database.

@@ -114,6 +114,15 @@ class Uploads:
         return self._folder / hashlib.sha256(owner.encode()).hexdigest()[:32] / name
 
 
+def media_type_of(path: Path) -> str | None:
+    """Say what a picture's file is; None where it is none that is taken."""
+    try:
+        with path.open("rb") as file:
+            return _look(file)[0]
+    except (OSError, InvalidRequest):
+        return None
+
+
 def _look(file: IO[bytes]) -> tuple[str, int, int]:
     """Read the head of a picture's file: its type, width and height."""
     from PIL import Image

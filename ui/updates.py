@@ -14,8 +14,8 @@ from engine import (
     Started,
     Stopped,
 )
-from engine.plan import FromPicture, Repainting
 from jobs import ImageView, JobView
+from ui.before import before_facts
 from ui.picture_grid import grid_facts
 
 
@@ -89,17 +89,9 @@ def image_facts(image: ImageView) -> dict[str, Any]:
         "prompt": image.prompt,
         "made": image.created_at.isoformat(),
         "recipe": _recipe(image.plan),
-        "before": _before(image.plan),
+        "before": before_facts(image.plan),
         "extras": list(image.extras),
     }
-
-
-def _before(plan: Plan | None) -> str | None:
-    """Name the picture that another was made from, by the hash of its file."""
-    if plan is not None and plan.is_enhancement:  # of a picture that was no file of anybody's
-        return plan.request.enhance.image if plan.request.enhance else None
-    start = None if plan is None else plan.start
-    return start.image if isinstance(start, FromPicture | Repainting) else None
 
 
 def _recipe(plan: Plan | None) -> dict[str, Any] | None:

@@ -18,9 +18,10 @@ from starlette.routing import BaseRoute, Route
 from engine import Event, InvalidRequest, draw_control
 from jobs import ImageView, JobView
 from ui.answers import FOREVER, MAX_BODY, answering, as_bytes, as_json, read_body
+from ui.before import before_file
 from ui.downloads import Wanted, download_facts, read_files
 from ui.dropped import Dropped, read_pasted, read_picture
-from ui.image_input import MAX_BYTES, Upload, Uploads
+from ui.image_input import MAX_BYTES, Upload, Uploads, media_type_of
 from ui.lists import lists, style_groups
 from ui.lora_library import LoraPages
 from ui.picture_grid import grid_facts, grid_file, grid_picture, grid_version, has_grid, wants_grid
@@ -60,6 +61,7 @@ def routes(studio: Studio) -> list[BaseRoute]:
         "images": pages.history,
         "images/{image}/thumbnail": pages.thumbnail,
         "images/{image}/file": pages.file,
+        "images/{image}/before": pages.before,
         "images/{image}/extras/{kind}": pages.extra,
         "inputs/{name}": pages.input,
         "inputs/{name}/drawing": pages.drawing,
@@ -174,6 +176,16 @@ class _Pages:
             content_disposition_type="attachment" if is_download else "inline",
             headers={"Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"},
         )
+
+    def before(self, request: Request) -> Response:
+        """Hand out what a picture was made from."""
+        image = self._image(request)
+        path = before_file(self._jobs, image, self._owner(request))
+        media_type = None if path is None else media_type_of(path)
+        if path is None or media_type is None:
+            return as_json({"detail": "before: there is none"}, 404)
+        headers = {"Cache-Control": "private, max-age=60", "X-Content-Type-Options": "nosniff"}
+        return FileResponse(path, media_type=media_type, headers=headers)
 
     def extra(self, request: Request) -> Response:
         """Hand out a file that came with a picture, such as its latents."""

@@ -153,6 +153,7 @@ def look_again(page, live) -> None:
     page.click(".thumb:has(img[alt='once more'])")
     page.click("#viewer [data-act=compare]")
     page.wait_for_selector("#viewer .compare input[type=range]")
+    page.wait_for_selector("#viewer .compare .before img[src$='/before']")
     page.click("#viewer [data-act=inpaint]")
     page.wait_for_selector("#inpaint_button[aria-selected=true]")
     page.wait_for_selector(".sketch_status:has-text('nothing painted')")

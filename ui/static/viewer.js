@@ -99,7 +99,7 @@ async function offer(flip, picture, image) {
     if (both) return both.replaceWith(picture);
     const place = picture.nextSibling;
     const { parentNode } = picture;
-    parentNode.insertBefore(compare(picture, source), place);
+    parentNode.insertBefore(compare(picture, source, image.before), place);
   });
 }
 
