@@ -4,11 +4,10 @@
 images between two steps. One thread calls it. Knows nothing of queues, owners, HTTP or Gradio.
 """
 
-import dataclasses
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -18,29 +17,27 @@ from PIL import Image
 from engine.begin import begin_image
 from engine.catalog import Catalog, Checkpoint, Weights
 from engine.chains import Chains
-from engine.errors import EngineError, ModelIncompatible, ModelNotFound, OutOfMemory
-from engine.events import Event, ImageReady, Progress
+from engine.errors import EngineError, ModelNotFound, OutOfMemory
+from engine.events import Event, Progress
 from engine.fetching import Fetches
-from engine.geometry import Size
-from engine.library import Library, Shelves, read_weights
+from engine.finishing import Finishing
+from engine.first_picture import paint_first
+from engine.library import Shelves, read_weights
 from engine.logs import of_job
-from engine.loop import Running, step
-from engine.models.devices import choose_device, use_threads
+from engine.loop import step
+from engine.models.devices import choose_device, free_bytes, use_threads
 from engine.models.expander import ModelExpander
 from engine.models.hashes import FileHashes, models_hashes
 from engine.models.levers import Levers
+from engine.models.memory import AUTO, Memory
 from engine.needed import needed_weights
 from engine.net import Fetcher
-from engine.plan import ImagePlan, Plan, only_image, plan_to_json, with_expansion
-from engine.requests import TextRequest
-from engine.sampling.latent_format import LatentFormat
-from engine.settle import plan
-from engine.stages.decode import decode_latents
-from engine.stages.metadata import content_type, encode_image
-from engine.stages.preview import encode_previews
+from engine.plan import ImagePlan, Plan, with_expansion
+from engine.room import Room, ran_out
+from engine.showing import show
 from engine.stages.safety import SafetyCheck
 from engine.starts import Beginning, Starts
-from engine.warm import Palette, WarmModel
+from engine.warm import Palette
 from engine.warm_models import usual_budget
 from engine.work import Work
 
@@ -54,9 +51,6 @@ TURN_S = 2.0
 """How long jobs that need the weights in force go first while others wait (design D8)."""
 FETCH_LOOK_S = 0.5
 """How long to wait for files from the network before telling how far they are."""
-FIRST_SIZE = Size(64, 64)
-"""Size in pixels of the picture that a model is tried out with."""
-TOO_LARGE = "the device has too little memory for a picture of this size"
 
 
 def create(  # noqa: PLR0913  (one for each flag of the program)
@@ -72,6 +66,7 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
     require_safety: bool = False,
     warm_gb: float | None = None,
     levers: Levers | None = None,
+    memory: str = AUTO,
 ) -> "Engine":
     """Build an engine in the process that is to paint; arguments are plain text so that they cross processes.
 
@@ -89,9 +84,11 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
         warm_gb: Memory in gigabytes that base models may take together, so that the latest used need no loading; one stays in
             any case. None is 0.6 of a GPU's memory, or 0.4 of the machine's.
         levers: How UNets are run; None is as pays on the device.
+        memory: What of a base model stays on the device while it is not at work: ``auto``, ``resident``, ``text-off``, ``fp8`` or
+            ``streamed``.
 
     Raises:
-        InvalidRequest: the device is not there.
+        InvalidRequest: the device is not there, or cannot do with that memory.
         ModelNotFound: `model` is not below `models_dir`.
     """
     chosen = choose_device(device)
@@ -101,7 +98,7 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
         fooocus_dir=Path(fooocus_dir) if fooocus_dir else None,
         presets_dirs=(Path(presets_dir),) if presets_dir else (),
     )
-    return Engine(
+    engine = Engine(
         lambda: read_weights(shelves, model),
         chosen,
         models_hashes(shelves.models_dir),
@@ -111,7 +108,10 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
         require_safety=require_safety,
         warm_bytes=usual_budget(chosen) if warm_gb is None else int(warm_gb * 1e9),
         levers=levers,
+        memory=memory,
     )
+    log.info("%s; %.1f GB free", engine.device, free_bytes(chosen) / 1e9)
+    return engine
 
 
 class Engine:
@@ -129,11 +129,17 @@ class Engine:
         require_safety: bool = False,
         warm_bytes: int = 0,
         levers: Levers | None = None,
+        memory: str = AUTO,
     ) -> None:
         self._read_catalog = read_catalog
         self._device = device
         self._palette = Palette(
-            read_catalog(), device, allow_pickle=allow_pickle, budget=warm_bytes, levers=levers
+            read_catalog(),
+            device,
+            allow_pickle=allow_pickle,
+            budget=warm_bytes,
+            levers=levers,
+            memory=Memory(device, memory),
         )
         self._fetches = Fetches(guard, allow_pickle=allow_pickle)
         self._expander = ModelExpander(expansion_model) if expansion_model else None
@@ -145,7 +151,9 @@ class Engine:
         self._chains = Chains(self._admit)
         self._starts = Starts(device, allow_pickle=allow_pickle)
         self._counters: Counter[str] = Counter()
-        self._max_rows = CPU_ROWS if device.type == "cpu" else GPU_ROWS
+        rows = CPU_ROWS if device.type == "cpu" else GPU_ROWS
+        self._room = Room(self._palette, rows, self._forget)
+        self._finishing = Finishing(self._palette, self._safety, hashes, self._counters)
 
     def preload(self, base_model: str) -> None:
         """Bring a base model into memory now rather than at its first job, and paint a tiny picture with it.
@@ -153,14 +161,16 @@ class Engine:
         Raises:
             EngineError: it is not there, not SDXL, or too large for the device.
         """
-        try:
-            paint_first(self._palette.load(base_model), self._palette.catalog)
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"{base_model}: the device has too little memory for it") from error
+        palette = self._palette
+        while ran_out(lambda: paint_first(palette.load(base_model), palette.catalog), base_model):
+            tier = palette.tier
+            palette.let_go()
+            if palette.memory.step_down(tier) is None:
+                raise OutOfMemory(f"{base_model}: the device has too little memory for it")
 
     def slots(self) -> int:
         """Jobs that it makes sense to admit at a time."""
-        return self._max_rows // 2
+        return self._room.max_rows // 2
 
     def idle(self) -> bool:
         """Whether there is nothing to do."""
@@ -172,11 +182,8 @@ class Engine:
 
     @property
     def device(self) -> str:
-        """Name the device, for people."""
-        if self._device.type == "cuda":
-            return torch.cuda.get_device_name(self._device)
-        threads = torch.get_num_threads()
-        return f"{self._device.type}, {threads} thread{'' if threads == 1 else 's'}"
+        """Name the device, for people, and what of a base model stays on it where not all has to."""
+        return self._palette.memory.named(self._palette.tier)
 
     def admit(self, job_id: str, plan: Plan, inputs: Mapping[str, Path]) -> None:
         """Take a job; its images start as there is room for them, and when all its weights are there.
@@ -232,39 +239,26 @@ class Engine:
             return told
         self._watch_fetches()
         self._start_images()
-        busy = [work for work in self._works.values() if work.running]
-        try:
-            self._advance(busy)
-        except torch.OutOfMemoryError as error:
-            named = ",".join(work.job_id for work in busy)
-            log.warning("out of memory: %s", error, extra={"job": named})
-            self._make_room(busy)
+        busy = self._busy()
+        if ran_out(partial(self._advance, busy), ",".join(work.job_id for work in busy)):
+            self._room.after_step(busy)
         return self._tell()
+
+    def _busy(self) -> list[Work]:
+        """List the jobs with images that run."""
+        return [work for work in self._works.values() if work.running]
 
     def _advance(self, busy: Sequence[Work]) -> None:
         """Make one model call for all that run, and do what follows from it."""
         if images := [image for work in busy for image in work.running.values()]:
             started = time.monotonic()
-            calls = step(images, apart=len(busy) == 1, max_rows=self._max_rows)
+            calls = step(images, apart=len(busy) == 1, max_rows=self._room.max_rows)
             self._counters["unet_calls"] += calls
             self._counters["unet_rows"] += sum(work.rows for work in busy)
             for work in busy:
                 work.timings["sample"] += time.monotonic() - started
-            self._show(busy)
+            show(busy, self._palette)
             self._finish_images(busy)
-
-    def _make_room(self, busy: Sequence[Work]) -> None:
-        """After memory ran out: start anew with half the rows; a picture that is too large even alone fails."""
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        images = [image for work in busy for image in work.running.values()]
-        rows = min(self._max_rows, sum(work.rows for work in busy))  # of one UNet call
-        self._max_rows = max(2, rows // 2)
-        for work in busy:
-            if len(images) > 1 or (rows > 2 and not images[0].is_done):
-                work.wait_again()
-            else:
-                work.fail(OutOfMemory(TOO_LARGE))
 
     def _tell(self) -> list[tuple[str, Event]]:
         """Empty the outboxes, and let go of what is over."""
@@ -297,13 +291,12 @@ class Engine:
                 return
             try:
                 with of_job(work.job_id):
-                    if not self._start_image(work):
-                        looking.add(work)
+                    is_short = ran_out(partial(self._start_image, work, looking), work.job_id)
             except EngineError as error:
                 work.fail(error)
-            except torch.OutOfMemoryError as error:
-                log.warning("out of memory: %s", error, extra={"job": work.job_id})
-                work.fail(OutOfMemory(TOO_LARGE))
+                continue
+            if is_short:
+                self._room.after_start(work, self._busy())
 
     def _startable(self, looking: Set[Work]) -> list[Work]:
         """List the jobs whose images may start, beside those that look at their pictures in this step."""
@@ -325,12 +318,12 @@ class Engine:
     def _fits(self, work: Work) -> bool:
         rows = sum(other.rows for other in self._works.values())
         is_lone = len(self._works) == 1
-        if rows and (is_lone or not self._palette.serves(work.plan)):
+        if rows and (is_lone or work.needs_room or not self._palette.serves(work.plan)):
             return False  # a lone job's pictures come one after the other, as if each were alone
-        return not rows or rows + work.rows_per_image <= self._max_rows
+        return not rows or rows + work.rows_per_image <= self._room.max_rows
 
-    def _start_image(self, work: Work) -> bool:
-        """Begin one image; False where what it starts from has to be looked at for longer."""
+    def _start_image(self, work: Work, looking: set[Work]) -> None:
+        """Begin one image; a job that has to look at its picture for longer is added to those that do."""
         started = time.monotonic()
         if work.plan.needs_base_model:
             self._palette.bring(work.plan)
@@ -340,10 +333,11 @@ class Engine:
             self._hashes.prefetch(item.path for item in self._weights_of(work.plan))
         work.timings["load"] += loaded - started
         beginning = work.beginning or self._look_at_start(work)
-        if beginning is not None:
+        if beginning is None:
+            looking.add(work)
+        else:
             self._begin(work, beginning)
         work.timings["encode"] += time.monotonic() - loaded
-        return beginning is not None
 
     def _look_at_start(self, work: Work) -> Beginning | None:
         if work.looking is None:
@@ -361,12 +355,18 @@ class Engine:
             return
         if beginning.result is not None:
             work.waiting.pop(0)
-            work.finish_image(self._ready(work, index, Image.fromarray(beginning.result)))
+            picture = Image.fromarray(beginning.result)
+            work.finish_image(self._finishing.ready(work, index, picture))
             return
         image, model = self._expanded(work, index), self._palette.model
         followed = model.guides.follow(self._palette.catalog, work.plan, work.pictures)
         work.running[index] = begin_image(model, image, beginning, followed)
         work.waiting.pop(0)
+
+    def _forget(self) -> None:
+        """Give up the helpers in memory; they are read again when they are needed."""
+        self._starts.forget()
+        self._safety.forget()
 
     def _expanded(self, work: Work, index: int) -> ImagePlan:
         """Give the plan of an image, with the words that an expansion model adds to it."""
@@ -377,98 +377,14 @@ class Engine:
         work.plan = with_expansion(work.plan, index, text)
         return work.plan.images[index]
 
-    def _show(self, busy: Iterable[Work]) -> None:
-        """Tell how far each running image is, with a preview where one is wanted and the picture itself isn't there."""
-        shown = [
-            image
-            for work in busy
-            if work.plan.previews
-            for image in work.running.values()
-            if not image.is_done
-        ]
-        previews = self._previews(shown)
-        for work in busy:
-            for index, image in work.running.items():
-                work.outbox.append(work.progress(index, previews.get(image)))
-
-    def _previews(self, images: Sequence[Running]) -> dict[Running, bytes]:
-        """Decode the latest estimates; those of one size together."""
-        alike: dict[tuple[torch.Size, LatentFormat], list[Running]] = {}
-        for image in images:
-            alike.setdefault((image.shape, image.latent_format), []).append(image)
-        previews: dict[Running, bytes] = {}
-        for (_, latent_format), group in alike.items():
-            decode = partial(self._palette.model.preview_of, latent_format)
-            estimates = torch.cat([image.denoised for image in group])
-            previews.update(zip(group, encode_previews(decode, estimates), strict=True))
-        return previews
-
-    def _finish_images(self, busy: Iterable[Work]) -> None:
+    def _finish_images(self, busy: Sequence[Work]) -> None:
         for work in busy:
             for index in work.done():
                 with of_job(work.job_id):
-                    work.finish_image(self._decode(work, index))
+                    is_short = ran_out(partial(self._finish_image, work, index), work.job_id)
+                if is_short:
+                    self._room.give_up(work, busy)
+                    return
 
-    def _decode(self, work: Work, index: int) -> ImageReady:
-        started = time.monotonic()
-        image, beginning = work.running[index], work.beginning
-        assert beginning is not None
-        vae = self._palette.model.decoder_of(image.latent_format)
-        latents = image.latent_format.to_vae(image.latents)
-        ready = self._ready(work, index, beginning.finish(vae, latents))
-        extras = work.extras(index, is_flagged=ready.has_nsfw_concept)
-        work.timings["decode"] += time.monotonic() - started
-        return dataclasses.replace(ready, extras=extras)
-
-    def _ready(self, work: Work, index: int, picture: Image.Image) -> ImageReady:
-        """Look a finished picture over, and write its file."""
-        picture, is_flagged = self._safety.look_over(work.plan, picture)
-        painted = dataclasses.replace(work.plan, hashes=self._hashes_of(work.plan))
-        data = encode_image(picture, painted, index)
-        self._counters["images"] += 1
-        return ImageReady(
-            index=index,
-            seed=painted.images[index].seed,
-            size=painted.size,
-            content_type=content_type(painted.output_format),
-            data=data,
-            has_nsfw_concept=is_flagged,
-            plan=plan_to_json(only_image(painted, index)),
-        )
-
-    def _hashes_of(self, plan: Plan) -> tuple[tuple[str, str], ...]:
-        """Name the sha256 of every file that the plan is painted with; they are worked out while it is painted.
-
-        A file that is gone meanwhile has none: a hash never costs a picture.
-        """
-        hashes = []
-        try:
-            for item in needed_weights(self._palette.catalog, plan) if plan.save_metadata else ():
-                hashes.append((item.name, self._hashes.get(item.path)))
-        except (OSError, ModelNotFound) as error:
-            log.warning("no hash in the record: %s", error)
-        return tuple(hashes)
-
-
-def paint_first(model: WarmModel, catalog: Catalog) -> None:
-    """Paint 64x64 pixels in one step and keep nothing: the text encoders, the UNet and the VAE have worked once then.
-
-    Raises:
-        ModelIncompatible: what came out are no numbers.
-    """
-    asked = {
-        "prompt": "a star",
-        "styles": (),
-        "guidance_scale": 1,
-        "num_images": 1,
-        "aspect_ratio": str(FIRST_SIZE),
-        "advanced": {"base_model": model.name, "num_inference_steps": 1},
-    }
-    settled = plan(TextRequest.parse(asked), Library(catalog=catalog), seed=0)
-    job = dataclasses.replace(settled, sample_size=FIRST_SIZE)
-    image = begin_image(model, job.images[0], Beginning(plan=job))
-    while not image.is_done:
-        step([image])
-    if not image.latents.isfinite().all():
-        raise ModelIncompatible(f"{model.name}: its first picture has no numbers in it")
-    decode_latents(model.vae, image.latent_format.to_vae(image.latents), FIRST_SIZE)
+    def _finish_image(self, work: Work, index: int) -> None:
+        work.finish_image(self._finishing.decode(work, index))

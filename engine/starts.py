@@ -108,6 +108,10 @@ class Starts:
         self._allow_pickle = allow_pickle
         self._upscaler: tuple[Path, Upscaler] | None = None
 
+    def forget(self) -> None:
+        """Give up the upscaler."""
+        self._upscaler = None
+
     def begin(
         self,
         model: Callable[[], WarmModel],

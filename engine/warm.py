@@ -6,7 +6,9 @@ A plan is painted only while the weights are the ones it needs; `Palette.bring` 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from engine.models.ic_light import load_ic_light
 from engine.models.interposer import Interposer, load_interposer
 from engine.models.ip_adapters import carries_lora
 from engine.models.levers import Levers, pull
+from engine.models.memory import Memory, Parts, Tier, aside, free_unused
 from engine.models.patches import Patch, WeightPatcher
 from engine.models.refiners import LoadedRefiner, load_refiner
 from engine.models.trust import trusted_hashes
@@ -158,6 +161,14 @@ class WarmModel:
         }
         return sum(weights.values()) + self.patcher.pristine_bytes
 
+    def aside(self) -> AbstractContextManager[None]:
+        """Have everything leave the device for a while that the VAE can do without."""
+        tier, loaded = self.loaded.tier, self.loaded
+        networks = [loaded.unet] if tier is not Tier.STREAMED else []
+        if tier is Tier.RESIDENT:
+            networks += loaded.text_encoders.values()
+        return aside(networks, loaded.device)
+
     def decoder_of(self, latent_format: LatentFormat) -> Any:
         """Choose the VAE for latents: the refiner's where they are its own."""
         if latent_format == SD15 and self.refiner is not None and self.refiner.loaded.vae:
@@ -197,17 +208,20 @@ def warm_up(
     allow_pickle: bool = False,
     unet: Path | None = None,
     levers: Levers | None = None,
+    tier_of: Callable[[Parts], Tier] = lambda parts: Tier.RESIDENT,
 ) -> WarmModel:
     """Load a base model onto `device` and derive the rest; `unet` takes the place of its own UNet.
+
+    Levers are for UNets that stay where they are.
 
     Raises:
         EngineError: it cannot be fetched or read, or is no base model of SDXL or SD 1.5.
     """
-    loaded = load_checkpoint(checkpoint, device)
-    if unet is not None:
-        loaded.pipeline.unet = load_unet(unet, loaded.unet)
+    exchange = None if unet is None else partial(load_unet, unet)
+    loaded = load_checkpoint(checkpoint, device, exchange=exchange, tier_of=tier_of)
     levers = levers or Levers.usual(device)
-    pull(levers, loaded.unet)
+    if loaded.tier.keeps_unet:
+        pull(levers, loaded.unet)
     return WarmModel(
         loaded=loaded,
         patcher=WeightPatcher(
@@ -217,7 +231,7 @@ def warm_up(
         preview=preview_decoder(loaded.preview_decoder, loaded.vae),
         vae=loaded.vae,
         guides=Guides(loaded.unet, allow_pickle=allow_pickle),
-        texts=TextKeys(loaded.unet) if levers.cached_text else None,
+        texts=TextKeys(loaded.unet) if levers.cached_text and loaded.tier.keeps_unet else None,
     )
 
 
@@ -232,6 +246,7 @@ class Palette:
         allow_pickle: bool,
         budget: int = 0,
         levers: Levers | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """Begin with nothing.
 
@@ -241,6 +256,7 @@ class Palette:
             allow_pickle: Whether weights may be read from pickled files.
             budget: Bytes that base models may take together; there is always room for one.
             levers: How UNets are run; None is as `Levers.usual` says.
+            memory: Says what of a model stays on the device; None chooses.
         """
         self.catalog = catalog
         """Where weights are found; may be replaced when files came or went."""
@@ -249,6 +265,8 @@ class Palette:
         self._device = device
         self._allow_pickle = allow_pickle
         self._levers = levers or Levers.usual(device)
+        self.memory = memory or Memory(device)
+        """What of models stays on the device."""
         self._models: WarmModels[WarmModel] = WarmModels(budget)
         self._model: WarmModel | None = None
         self._needs: Needs | None = None
@@ -258,6 +276,21 @@ class Palette:
         """The model whose weights are in force; there is one whenever an image runs."""
         assert self._model is not None
         return self._model
+
+    @property
+    def tier(self) -> Tier:
+        """At which tier the model in force is, or an SDXL model would be."""
+        return self.memory.tier_for() if self._model is None else self._model.loaded.tier
+
+    def let_others_go(self) -> bool:
+        """Give up the models that are not in force; False where there are none."""
+        return self._models.keep_only(self._model)
+
+    def let_go(self) -> None:
+        """Give up all models; no image may be running. The next plan brings its own anew."""
+        self._model = self._needs = None
+        self._models.keep_only(None)
+        free_unused()
 
     def serves(self, plan: Plan) -> bool:
         """Whether the weights are the ones that `plan` needs, or it needs none."""
@@ -306,10 +339,19 @@ class Palette:
                 allow_pickle=self._allow_pickle,
                 unet=path,
                 levers=self._levers,
+                tier_of=self._tier_of,
             )
             self._models.keep(key, loaded)
         self._model = self._models.get(key)
         return self.model
+
+    def _tier_of(self, parts: Parts) -> Tier:
+        """Choose the tier of a model that was read; others go first where they are in its way."""
+        tier = self.memory.tier_for(parts)
+        if self.memory.chooses and tier is not Tier.RESIDENT and self._models.keep_only(None):
+            free_unused()
+            tier = self.memory.tier_for(parts)
+        return tier
 
     def _put_patches(self, model: WarmModel, needs: Needs) -> None:
         """Put the LoRAs on, and the inpaint patch; the unpatched model that ends a picture is set aside between."""
@@ -374,7 +416,7 @@ class Palette:
 
     def _load_refiner(self, name: str) -> WarmRefiner:
         checkpoint = self.catalog.checkpoint(name, "refiner_model")
-        loaded = load_refiner(checkpoint, self._device)
+        loaded = load_refiner(checkpoint, self._device, tier=self.model.loaded.tier)
         patcher = WeightPatcher({"unet": loaded.unet})
         if loaded.vae is None:
             return WarmRefiner(loaded, patcher)

@@ -63,6 +63,15 @@ class WarmModels(Generic[M]):
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
+    def keep_only(self, wanted: M | None) -> bool:
+        """Let all models go but one; False where there was no other."""
+        others = [key for key, model in self._models.items() if model is not wanted]
+        for key in others:
+            del self._models[key]
+        if others:
+            log.info("%d base models left memory", len(others))
+        return bool(others)
+
     def keep(self, key: Hashable, model: M) -> None:
         """Take in a model that was loaded."""
         self._models[key] = model

@@ -43,6 +43,12 @@ class Work:
     """Of each image that is made, whether the safety checker took it for unsafe."""
     kept: dict[int, Kept] = field(default_factory=dict)
     """Latents of each image that is made, where the plan asks for them."""
+    notes: list[str] = field(default_factory=list)
+    """What the person is told at the end."""
+    needs_room: bool = False
+    """Whether the next image begins only when nothing else runs."""
+    has_tried_again: bool = False
+    """Whether the image at hand was begun anew though memory had not grown."""
     is_over: bool = False
     admitted_at: float = field(default_factory=time.monotonic)
 
@@ -113,6 +119,7 @@ class Work:
 
     def finish_image(self, ready: ImageReady) -> None:
         """Note that one image is made."""
+        self.needs_room = self.has_tried_again = False
         self.running.pop(ready.index, None)
         self.flags[ready.index] = ready.has_nsfw_concept
         self._tell_over(ready)
@@ -121,7 +128,7 @@ class Work:
         """End the job with words in place of pictures."""
         self.timings["total"] = time.monotonic() - self.admitted_at
         timings = {stage: round(seconds, 4) for stage, seconds in self.timings.items()}
-        self._end(Finished(timings=timings, text=text))
+        self._end(Finished(timings=timings, text=text, notes=self._told_notes()))
 
     def extras(self, index: int, *, is_flagged: bool) -> dict[str, bytes]:
         """Keep the latents of a running image that is done; with the job's last one, write those of all as files.
@@ -157,6 +164,10 @@ class Work:
         self.waiting = sorted([*self.running, *self.waiting])
         self.running.clear()
 
+    def wait_again_to_start(self) -> None:
+        """Take back a look that ended early; it is begun anew."""
+        self.looking = None
+
     def stop(self) -> None:
         """End the job; images that are ready stay."""
         self._end(Stopped())
@@ -165,6 +176,10 @@ class Work:
         """End the job because it cannot be done."""
         self._end(Failed(kind=error.kind, message=str(error), field=getattr(error, "field", None)))
 
+    def _told_notes(self) -> tuple[str, ...]:
+        """Give the notes, each once."""
+        return tuple(dict.fromkeys(self.notes))
+
     def _tell_over(self, event: ImageReady | ImageSkipped) -> None:
         self.outbox.append(event)
         self.over += 1
@@ -172,7 +187,8 @@ class Work:
             self.timings["total"] = time.monotonic() - self.admitted_at
             timings = {stage: round(seconds, 4) for stage, seconds in self.timings.items()}
             flags = tuple(flag for _, flag in sorted(self.flags.items()))
-            self._end(Finished(timings=timings, has_nsfw_concepts=flags))
+            notes = self._told_notes()
+            self._end(Finished(timings=timings, has_nsfw_concepts=flags, notes=notes))
 
     def _end(self, event: Finished | Failed | Stopped) -> None:
         if self.is_over:

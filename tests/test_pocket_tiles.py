@@ -120,10 +120,10 @@ def test_where_memory_runs_out_fewer_rows_are_asked_for_at_once(studio, monkeypa
         return step(images, apart=apart, max_rows=max_rows)
 
     monkeypatch.setattr(engine.engine, "step", narrow)
-    monkeypatch.setattr(studio.engine, "_max_rows", studio.engine._max_rows)
+    monkeypatch.setattr(studio.engine._room, "max_rows", studio.engine._room.max_rows)
     events = run(studio.engine, {"square": job(studio, SQUARE)})["square"]
     if limit == 1:
-        assert asked == [8, 4, 2]
+        assert asked == [8, 4, 2, 2]  # the last time with all else out of memory
         assert isinstance(events[-1], Failed)
     else:
         assert asked[:2] == [8, 4]

@@ -5,7 +5,7 @@ diffusers reads and converts them and its pipeline object holds the parts (desig
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +20,7 @@ from engine.errors import ModelIncompatible, OutOfMemory
 from engine.families import PIPELINES, SD2_CONTEXT, BaseFamily, is_v_prediction, require_base
 from engine.models.devices import quiet_libraries, weight_dtype
 from engine.models.files import INDEX, fetch_pipeline, variant_of
+from engine.models.memory import Parts, Tier, house_texts, house_unet, is_out_of_memory
 from engine.models.tokenizers import clip_tokenizer
 from engine.sampling.prediction import PREDICTIONS
 
@@ -41,7 +42,6 @@ _UNREADABLE = (
     SafetensorError,
 )
 WANTED = "expected an SDXL or Stable Diffusion 1.5 base model"
-_NO_MEMORY = "can't allocate memory"
 _HOLE = "meta tensor"
 """What torch speaks of when a network is used that has weights without memory, since the file had none for them.
 
@@ -69,6 +69,15 @@ class LoadedModel:
     device: torch.device
     prediction_type: str
     """``epsilon`` or ``v_prediction``."""
+    tier: Tier = Tier.RESIDENT
+    """What of it stays on the device while it is not at work."""
+    text_hooks: Sequence[Any] = ()
+    """accelerate's hooks on text encoders that leave the device."""
+
+    def put_texts_off(self) -> None:
+        """Let the text encoders leave the device where they do; they come back by themselves."""
+        for hook in self.text_hooks:
+            hook.offload()
 
     @property
     def unet(self) -> Any:
@@ -109,14 +118,21 @@ def load_checkpoint(
     *,
     config: Path | None = None,
     dtype: torch.dtype | None = None,
+    exchange: Callable[[Any], Any] | None = None,
+    tier_of: Callable[[Parts], Tier] = lambda parts: Tier.RESIDENT,
 ) -> LoadedModel:
     """Read a base model and put it on `device`.
+
+    It is read into the machine's memory first, by diffusers' usual way: networks are laid out empty, so that the weights of the
+    files are the only ones.
 
     Args:
         checkpoint: A diffusers folder or a single file.
         device: Where the networks go.
         config: Settings of the networks of a single file, for one of another size; None is those of its family.
         dtype: Number format of the weights; None is `weight_dtype`'s choice.
+        exchange: Gives another UNet for the model's own.
+        tier_of: Says what stays on the device while it is not at work.
 
     Raises:
         ModelNotFound: it must be fetched first and cannot be.
@@ -132,14 +148,17 @@ def load_checkpoint(
         family, pipeline, v_prediction = _read(checkpoint.path, dtype, config)
         for part in ("unet", "vae", *_TEXT_ENCODERS[family]):
             require_whole(checkpoint.name, part, getattr(pipeline, part))
-        for part in _TEXT_ENCODERS[family]:
-            freeze(getattr(pipeline, part).to(device))
-        place_unet(pipeline.unet, device)
+        if exchange is not None:
+            pipeline.unet = exchange(pipeline.unet)
+        texts = [freeze(getattr(pipeline, part)) for part in _TEXT_ENCODERS[family]]
+        tier = tier_of(Parts.of(pipeline, texts, checkpoint.native_size))
+        place_unet(pipeline.unet, device, tier)
         place_vae(pipeline.vae, device)
+        hooks = house_texts(texts, device, tier)
     prediction = "v_prediction" if v_prediction else pipeline.scheduler.config.prediction_type
     require_prediction(checkpoint.name, prediction)
-    log.info("loaded %s (%s) as %s on %s", checkpoint.name, family, dtype, device)
-    return LoadedModel(checkpoint, family, pipeline, device, prediction)
+    log.info("loaded %s (%s) as %s on %s: %s", checkpoint.name, family, dtype, device, tier.words)
+    return LoadedModel(checkpoint, family, pipeline, device, prediction, tier, hooks)
 
 
 @contextmanager
@@ -155,11 +174,9 @@ def reading(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(f"{name}: the device has too little memory for it") from error
-    except (*_UNREADABLE, SingleFileComponentError, StrictDataclassError) as error:
-        if _NO_MEMORY in str(error):  # what torch says on the CPU, where it has no type for it
-            raise OutOfMemory(f"{name}: this machine has too little memory for it") from error
+    except (MemoryError, *_UNREADABLE, SingleFileComponentError, StrictDataclassError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(f"{name}: the device has too little memory for it") from error
         if isinstance(error, KeyError | TypeError) or _HOLE in str(error):
             problem = "expected all weights of its networks, got a file without some of them"
             raise ModelIncompatible(f"{name}: {problem}") from error
@@ -226,9 +243,9 @@ def freeze(network: Any) -> Any:
     return network.eval().requires_grad_(requires_grad=False)
 
 
-def place_unet(unet: Any, device: torch.device) -> Any:
-    """Put a UNet on `device`, ready to paint."""
-    return freeze(unet.to(device)).to(memory_format=torch.channels_last)
+def place_unet(unet: Any, device: torch.device, tier: Tier = Tier.RESIDENT) -> Any:
+    """Put a UNet on `device`, or where its tier has it, ready to paint."""
+    return house_unet(freeze(unet).to(memory_format=torch.channels_last), device, tier)
 
 
 def place_vae(vae: Any, device: torch.device) -> Any:

@@ -61,6 +61,47 @@ def give_back_memory() -> None:
             trim(0)
 
 
+def device_name(device: torch.device) -> str:
+    """Name a device for people: a GPU with its memory, else its kind with the threads that work on it."""
+    if device.type == "cuda":
+        size = torch.cuda.get_device_properties(device).total_memory
+        return f"{torch.cuda.get_device_name(device)}, {round(size / 2**30)} GB"
+    threads = torch.get_num_threads()
+    return f"{device.type}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def free_bytes(device: torch.device) -> int:
+    """Say how much of a device's memory can be taken now; what torch has set aside and does not use counts too."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + unused)
+    if device.type == "mps":
+        most = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        return min(int(most), host_bytes())
+    return host_bytes()
+
+
+def host_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Say how much of the machine's memory can be taken now; a container's share of it (`cgroup`, version 2) counts too."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if meminfo.exists():
+        free = _numbers(meminfo)["MemAvailable:"] * 1024
+    limit = cgroup / "memory.max"
+    if limit.exists() and (most := limit.read_text(encoding="ascii").strip()) != "max":
+        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
+        used -= _numbers(cgroup / "memory.stat").get(
+            "inactive_file", 0
+        )  # is given up when asked for
+        free = min(free, max(0, int(most) - used))
+    return free
+
+
+def _numbers(file: Path) -> dict[str, int]:
+    """Read lines of a name and a number."""
+    lines = (line.split() for line in file.read_text(encoding="ascii").splitlines())
+    return {name: int(number) for name, number, *_ in lines}
+
+
 def available_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Count the cores this process may use; a container's share of the machine (`quota`, cgroup v2) counts too."""
     cores = os.cpu_count() or 1

@@ -30,6 +30,7 @@ from engine.models.checkpoints import (
 )
 from engine.models.devices import quiet_libraries, weight_dtype
 from engine.models.files import INDEX, fetch_pipeline, variant_of
+from engine.models.memory import Tier
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def load_refiner(
     *,
     config: Path | None = None,
     dtype: torch.dtype | None = None,
+    tier: Tier = Tier.RESIDENT,
 ) -> LoadedRefiner:
     """Read a refiner and put it on `device`.
 
@@ -74,6 +76,7 @@ def load_refiner(
         device: Where the networks go.
         config: Settings of the networks of a single file; None is those of its family.
         dtype: Number format of the weights; None is `weight_dtype`'s choice.
+        tier: What of it stays on the device while it is not at work.
 
     Raises:
         ModelNotFound: it must be fetched first and cannot be.
@@ -88,7 +91,7 @@ def load_refiner(
         facts = _facts_of_folder(path) if path.is_dir() else _facts_of_file(path)
         require_prediction(checkpoint.name, facts.prediction_type)
         config = config or _CONFIG[facts.family]
-        unet = place_unet(_network(checkpoint, "unet", config, dtype), device)
+        unet = place_unet(_network(checkpoint, "unet", config, dtype), device, tier)
         vae = (
             place_vae(_network(checkpoint, "vae", config, dtype), device)
             if facts.family == "sd15"

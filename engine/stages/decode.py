@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine.geometry import Size
+from engine.stages.encode_picture import decode_values
 
 
 @torch.inference_mode()
@@ -21,9 +22,7 @@ def decode_latents(vae: Any, latents: Tensor, size: Size) -> Image.Image:
     Returns:
         RGB picture of exactly `size`. Values are cut off, not rounded, to whole numbers, as Fooocus does.
     """
-    values = latents.to(device=vae.device, dtype=vae.dtype)
-    pixels = vae.decode(values.contiguous(memory_format=torch.channels_last)).sample
-    image = to_images(pixels)[0]
+    image = to_images(decode_values(vae, latents))[0]
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 

@@ -123,6 +123,7 @@ class PromptEncoder:
                 embeddings=embeddings,
                 is_plain=is_plain,
             )
+            self._model.put_texts_off()
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)

@@ -4,6 +4,7 @@ Latents here are as the VAE gives them, not yet × its scaling factor. In tiles 
 three shapes, and the mean counts: seams of one shape vanish among the others.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 from torch import Tensor
 
 from engine.geometry import LATENT_FACTOR, Size
+from engine.models.memory import free_unused, has_room_for_whole, is_out_of_memory
 from engine.stages.pixels import Pixels
-from engine.stages.tiles import is_out_of_memory, tiled
+from engine.stages.tiles import tiled
+
+log = logging.getLogger(__name__)
 
 _ENCODE_TILES = (Size(512, 512), Size(1024, 256), Size(256, 1024))
 _ENCODE_OVERLAP = 64
@@ -34,7 +38,7 @@ def encode_picture(
         vae: An `AutoencoderKL`.
         picture: (H, W, 3) uint8 RGB, each side at least 8.
         generator: Draws the noise of the posterior, as Fooocus does, on the CPU; None takes its mean.
-        is_tiled: Whether to work in tiles; where memory runs out that is done in any case.
+        is_tiled: Whether to work in tiles; where memory is short that is done in any case.
         is_cropped: Whether sides are cut, in the middle, to multiples of 8 first; else the VAE rounds down as it likes.
 
     Returns:
@@ -77,7 +81,10 @@ def encode_values(
             _ENCODE_TILES,
         )
 
-    return encode_in_tiles() if is_tiled else _or(lambda: encode(values), encode_in_tiles)
+    size = Size(values.shape[3], values.shape[2])
+    if is_tiled or not has_room_for_whole(vae, size):
+        return encode_in_tiles()
+    return _or(lambda: encode(values), encode_in_tiles)
 
 
 @torch.inference_mode()
@@ -87,7 +94,7 @@ def decode_values(vae: Any, latents: Tensor, *, is_tiled: bool = False) -> Tenso
     Args:
         vae: An `AutoencoderKL`.
         latents: (1, 4, h, w).
-        is_tiled: Whether to work in tiles; where memory runs out that is done in any case.
+        is_tiled: Whether to work in tiles; where memory is short that is done in any case.
 
     Returns:
         (1, 3, 8·h, 8·w) float32 on the CPU, of about -1 to 1, not cut off.
@@ -105,7 +112,10 @@ def decode_values(vae: Any, latents: Tensor, *, is_tiled: bool = False) -> Tenso
             _DECODE_TILES,
         )
 
-    return decode_in_tiles() if is_tiled else _or(lambda: decode(latents), decode_in_tiles)
+    size = Size(latents.shape[3] * LATENT_FACTOR, latents.shape[2] * LATENT_FACTOR)
+    if is_tiled or not has_room_for_whole(vae, size):
+        return decode_in_tiles()
+    return _or(lambda: decode(latents), decode_in_tiles)
 
 
 def _placed(vae: Any, values: Tensor) -> Tensor:
@@ -128,5 +138,6 @@ def _or(whole: Callable[[], Tensor], in_tiles: Callable[[], Tensor]) -> Tensor:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-    torch.cuda.empty_cache()  # of no effect where there is no such device
+    log.warning("too little memory for a whole picture: the VAE works in tiles")
+    free_unused()
     return in_tiles()  # out here, where the error holds nothing any more

@@ -89,6 +89,10 @@ class SafetyCheck:
         checker = load_safety_checker(found.path, self._device, allow_pickle=self._allow_pickle)
         self._loaded = found.path, checker
 
+    def forget(self) -> None:
+        """Give up the checker until the next `prepare`."""
+        self._loaded = None
+
     def look_over(self, plan: Plan, image: Image.Image) -> tuple[Image.Image, bool]:
         """Give a finished picture as it may be shown, and whether it was taken for unsafe; `prepare` came before."""
         if not plan.safety or self._loaded is None or not check(self._loaded[1], [image])[0]:

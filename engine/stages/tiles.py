@@ -10,9 +10,6 @@ from torch import Tensor
 
 from engine.geometry import Size
 
-_NO_MEMORY = "can't allocate memory"
-"""What torch says on the CPU, where it has no type for it."""
-
 
 def tiled(
     run: Callable[[Tensor], Tensor], x: Tensor, tile: Size, *, overlap: int, factor: float
@@ -72,13 +69,6 @@ def tile_count(size: Size, tile: Size, overlap: int) -> int:
     """Count the tiles that `blended` runs over a picture."""
     across = _starts(size.width, tile.width, overlap)
     return len(across) * len(_starts(size.height, tile.height, overlap))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device, or this machine, had no room left."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and _NO_MEMORY in str(error)
-    )
 
 
 def _starts(length: int, tile: int, overlap: int) -> range:

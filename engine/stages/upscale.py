@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.errors import InvalidRequest, OutOfMemory
 from engine.geometry import LATENT_FACTOR, Size
 from engine.image_inputs import FACTORS, UpscaleOrVaryMethod
+from engine.models.memory import free_unused, is_out_of_memory
 from engine.models.upscalers import Upscaler
 from engine.stages.pixels import (
     GRID,
@@ -24,7 +25,7 @@ from engine.stages.pixels import (
     to_levels,
     working_side,
 )
-from engine.stages.tiles import blended, is_out_of_memory, tile_count
+from engine.stages.tiles import blended, tile_count
 
 NATIVE = 1024
 """The native size that Fooocus' constants are for."""
@@ -147,7 +148,7 @@ def enlarging(
                 problem = f"the device has too little memory to enlarge tiles of {side} pixels"
                 raise OutOfMemory(f"{upscaler.name}: {problem}") from error
         side //= 2  # out here, where the error holds nothing any more
-        torch.cuda.empty_cache()
+        free_unused()
 
 
 def _enlarging(upscaler: Upscaler, picture: Pixels, side: int) -> Generator[float, None, Pixels]:

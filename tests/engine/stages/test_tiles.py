@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from engine.geometry import Size
-from engine.stages.tiles import blended, is_out_of_memory, tile_count, tiled
+from engine.stages.tiles import blended, tile_count, tiled
 
 pytestmark = pytest.mark.torch
 
@@ -61,17 +61,3 @@ def test_tiles_are_no_larger_than_asked():
 def test_tiles_must_be_larger_than_their_overlap():
     with pytest.raises(ValueError, match=r"^tile: expected more than the overlap of 8, got 8x9$"):
         tiled(doubled, torch.rand(1, 1, 9, 9), Size(8, 9), overlap=8, factor=2)
-
-
-@pytest.mark.parametrize(
-    ("error", "is_it"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (MemoryError(), True),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
-        (RuntimeError("shapes do not match"), False),
-        (ValueError("can't allocate memory"), False),
-    ],
-)
-def test_errors_that_say_that_memory_is_out(error, is_it):
-    assert is_out_of_memory(error) == is_it
