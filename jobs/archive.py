@@ -244,6 +244,7 @@ def _job_view(
         progress=None,
         error=end if isinstance(end, Failed) else None,
         timings=end.timings if isinstance(end, Finished) else {},
+        text=end.text if isinstance(end, Finished) else "",
         has_nsfw_concepts=tuple(flags[item.index] for item in pictures) if flags else (),
         attempt=row.attempt,
         created_at=datetime.fromtimestamp(row.created_at, UTC),

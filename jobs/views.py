@@ -83,6 +83,8 @@ class JobView:
     """Seconds by stage; empty unless it finished."""
     has_nsfw_concepts: tuple[bool, ...]
     """One flag a picture of `images`: whether the safety checker took it for unsafe; empty unless the job finished."""
+    text: str = ""
+    """What a picture was put into, where the job was to describe one."""
     attempt: int
     """How many times it was started."""
     created_at: datetime

@@ -74,7 +74,13 @@ def describe_panel() -> DescribePanel:
                 facts={"first": "words", "to": "describe it"},
             )
             button = gr.Button("Put it into the prompt", elem_id="describe")
-            news = island("mask_note.js", "describe_news", value={}, classes=("part", "mask_note"))
+            news = island(
+                "mask_note.js",
+                "describe_news",
+                value={},
+                classes=("part", "mask_note"),
+                facts={"kept": "pochade.words"},
+            )
     return DescribePanel(picture, kinds, styles, button, needed, news)
 
 

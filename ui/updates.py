@@ -69,6 +69,7 @@ def job_facts(job: JobView) -> dict[str, Any]:
         "ratio": round(job.plan.size.ratio, 4) if job.plan else 1.0,
         "images": [image_facts(image) for image in job.images],
         "grid": grid_facts(job),
+        "words": job.text,
     }
 
 

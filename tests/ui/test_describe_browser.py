@@ -58,5 +58,12 @@ def test_a_press_puts_the_picture_into_the_prompt(open_page, live) -> None:
     words = page.input_value("#prompt textarea")
     assert "red star in the centre on a blue background" in words
     assert live.jobs.history(owner="local") == []
+    page.fill("#prompt textarea", "other words")
+    page.reload()
+    page.wait_for_selector("#describe_news:has-text('red star in the centre')")
+    page.click("#describe_news button:has-text('Put it into the prompt')")
+    page.wait_for_function(
+        "words => document.querySelector('#prompt textarea').value === words", arg=words
+    )
     page.click("label:has-text('Photograph')")
     page.wait_for_selector("#describe_needed:has-text('blip-image-captioning-large')")
