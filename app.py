@@ -174,6 +174,7 @@ def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":
         "allow_private_urls": settings.allow_private_urls,
         "require_safety": settings.require_safety,
         "warm_gb": settings.warm_gb,
+        "memory": settings.memory,
     }
     return EngineSpec(
         factory="engine.engine:create", kwargs=arguments, base_model=catalog.default().name

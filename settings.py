@@ -41,6 +41,7 @@ class Settings:
     public_url: str | None
     require_safety: bool
     warm_gb: float | None
+    memory: str
     log_level: str
 
 
@@ -116,6 +117,8 @@ def read_settings(
         "memory for base models that stay loaded, in GB; one always does",
         type=float,
     )
+    tiers = ("auto", "resident", "text-off", "fp8", "streamed")
+    flag("memory", "auto", "what of a base model stays on the device", choices=tiers)
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     flag("log-level", "INFO", "how much is logged", type=str.upper, choices=levels)
     values = vars(parser.parse_args(arguments))
