@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from engine import Event, InvalidRequest, draw_control
 from jobs import ImageView, JobView
-from ui.answers import FOREVER, MAX_BODY, answering, as_bytes, as_json, read_body
+from ui.answers import FOREVER, MAX_BODY, answering, as_bytes, as_json, file_headers, read_body
 from ui.before import before_file
 from ui.downloads import Wanted, download_facts, read_files
 from ui.dropped import Dropped, read_pasted, read_picture
@@ -174,7 +174,7 @@ class _Pages:
             media_type=image.content_type,
             filename=f"pochade-{image.created_at:%Y%m%d-%H%M%S}-{image.seed}{image.path.suffix}",
             content_disposition_type="attachment" if is_download else "inline",
-            headers={"Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"},
+            headers=file_headers(FOREVER),
         )
 
     def before(self, request: Request) -> Response:
@@ -184,7 +184,7 @@ class _Pages:
         media_type = None if path is None else media_type_of(path)
         if path is None or media_type is None:
             return as_json({"detail": "before: there is none"}, 404)
-        headers = {"Cache-Control": "private, max-age=60", "X-Content-Type-Options": "nosniff"}
+        headers = file_headers("private, max-age=60")
         return FileResponse(path, media_type=media_type, headers=headers)
 
     def extra(self, request: Request) -> Response:
@@ -193,7 +193,7 @@ class _Pages:
         path = image.extras.get(request.path_params["kind"])
         if path is None or not path.is_file():
             raise FileNotFoundError(path)
-        headers = {"Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"}
+        headers = file_headers(FOREVER)
         return FileResponse(
             path, filename=path.name, media_type="application/octet-stream", headers=headers
         )
@@ -274,7 +274,7 @@ class _Pages:
             found = self._uploads().find(request.path_params["name"], self._owner(request))
         except InvalidRequest as error:
             return as_json({"detail": str(error)}, 404)
-        headers = {"Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"}
+        headers = file_headers(FOREVER)
         return FileResponse(found.path, media_type=found.media_type, headers=headers)
 
     def drawing(self, request: Request) -> Response:
