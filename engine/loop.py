@@ -23,6 +23,8 @@ from engine.conditioning.freeu import freeu_around
 from engine.conditioning.image_attention import ImagePrompt, attend_images
 from engine.conditioning.text_keys import TextKeys
 from engine.models.inpaint_head import widen_input, with_additions
+from engine.models.levers import Kernel, attending
+from engine.models.transfers import send
 from engine.plan import FreeU, Guidance
 from engine.sampling.guidance import Estimates, guide
 from engine.sampling.latent_format import LatentFormat
@@ -41,6 +43,8 @@ class Denoiser:
     """How it is fed and read."""
     texts: TextKeys | None = None
     """Remembers the keys and values of texts; None projects them at every step."""
+    attention: Kernel = "auto"
+    """The attention kernel that goes first."""
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -139,7 +143,7 @@ class Setup:
     def _shares(self) -> Tensor:
         """How much each tile counts, on the UNet's device."""
         assert self.tiles is not None
-        return self.tiles.shares().to(self.denoiser.device)
+        return send(self.tiles.shares(), self.denoiser.device)
 
     def _row(self, x: Tensor, sigma: float, *, is_negative: bool) -> "Row":
         """Write one row."""
@@ -367,8 +371,7 @@ def step(running: Sequence[Running], *, apart: bool = False, max_rows: int | Non
 def predict(denoiser: Denoiser, rows: Sequence[Row]) -> Tensor:
     """Call the UNet once for rows of one `Row.key`; returns (rows, 4, h, w) in its number format."""
     x, device = torch.cat([row.x for row in rows]), denoiser.device
-    timesteps = torch.tensor([row.timestep for row in rows], dtype=torch.float32)
-    timesteps = timesteps.to(device, non_blocking=True)
+    timesteps = send(torch.tensor([row.timestep for row in rows], dtype=torch.float32), device)
     context = torch.cat([row.branch.context for row in rows])
     added = _added_conditioning(device, rows)
     down = middle = None
@@ -381,7 +384,7 @@ def predict(denoiser: Denoiser, rows: Sequence[Row]) -> Tensor:
         attend_images(denoiser.unet)
     if any(row.addition is not None for row in rows):
         widen_input(denoiser.unet)
-    with freeu_around(denoiser.unet, rows[0].freeu):
+    with freeu_around(denoiser.unet, rows[0].freeu), attending(denoiser.attention, device):
         answer: Tensor = denoiser.unet(
             with_additions(x, [row.addition for row in rows]),
             timesteps,
@@ -411,7 +414,7 @@ def _added_conditioning(device: torch.device, rows: Sequence[Row]) -> dict[str, 
     ids = [size.at(row.timestep) for size, row in zip(sizes, rows, strict=True)]
     return {
         "text_embeds": torch.cat(pooled),
-        "time_ids": torch.tensor(ids, dtype=torch.float32).to(device, non_blocking=True),
+        "time_ids": send(torch.tensor(ids, dtype=torch.float32), device),
     }
 
 

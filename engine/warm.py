@@ -27,7 +27,7 @@ from engine.models.devices import give_back_memory
 from engine.models.ic_light import load_ic_light
 from engine.models.interposer import Interposer, load_interposer
 from engine.models.ip_adapters import carries_lora
-from engine.models.levers import Levers, pull
+from engine.models.levers import Kernel, Levers, pull
 from engine.models.memory import Memory, Parts, Tier, aside, free_unused
 from engine.models.patches import Patch, WeightPatcher
 from engine.models.refiners import LoadedRefiner, load_refiner
@@ -140,6 +140,8 @@ class WarmModel:
     refiner: WarmRefiner | None = None
     texts: TextKeys | None = None
     """What its UNet knows of texts; None where it works them out at every step."""
+    attention: Kernel = "auto"
+    """The attention kernel that goes first."""
     unpatched: Any = None
     """Its UNet as it is without an inpaint patch, while there is one; weights that the patch leaves alone are shared."""
 
@@ -191,13 +193,15 @@ class WarmModel:
             self.loaded.unet,
             model_sampling(scheduler, self.loaded.prediction_type, latent_format),
             self.texts,
+            self.attention,
         )
 
     def listed_denoiser(self, listing: Listing, prediction_type: str | None) -> Denoiser:
         """Make the denoiser for a walk of one of diffusers' schedulers; None is the model's own type of prediction."""
         latent_format = LatentFormat(self.loaded.vae.config.scaling_factor)
         told = prediction_type or self.loaded.prediction_type
-        return Denoiser(self.loaded.unet, listing.model_sampling(told, latent_format), self.texts)
+        model = listing.model_sampling(told, latent_format)
+        return Denoiser(self.loaded.unet, model, self.texts, self.attention)
 
 
 def warm_up(
@@ -232,6 +236,7 @@ def warm_up(
         vae=loaded.vae,
         guides=Guides(loaded.unet, allow_pickle=allow_pickle),
         texts=TextKeys(loaded.unet) if levers.cached_text and loaded.tier.keeps_unet else None,
+        attention=levers.attention,
     )
 
 

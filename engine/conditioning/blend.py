@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from engine.models.transfers import send
 from engine.sampling.noise import ENERGY_SEEDS, draw_noise, seeded_generator
 
 _UNBLENDED = ("uni_pc", "uni_pc_bh2")
@@ -34,11 +35,17 @@ class Blend:
 
     def before(self, x: Tensor, sigma: float) -> Tensor:
         """Put the kept part, noisy as it would be now, around what is painted."""
-        latents, mask = self._latents.to(x), self._mask.to(x)
-        noise = draw_noise(self._stream, tuple(x.shape)).to(x)
+        latents, mask = self._kept(x)
+        noise = send(draw_noise(self._stream, tuple(x.shape)), x.device).to(x)
         return x * mask + (latents + sigma * noise) * (1 - mask)
 
     def after(self, denoised: Tensor, sigma: float) -> Tensor:
         """Put the kept part around the estimate."""
-        latents, mask = self._latents.to(denoised), self._mask.to(denoised)
+        latents, mask = self._kept(denoised)
         return denoised * mask + latents * (1 - mask)
+
+    def _kept(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Have latents and mask where `x` is, from the first call on."""
+        if self._latents.device != x.device:
+            self._latents, self._mask = send(self._latents, x.device), send(self._mask, x.device)
+        return self._latents.to(x), self._mask.to(x)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from engine.models.controlnets import ControlNet
+from engine.models.transfers import send
 from engine.sampling.levels import NoiseLevels
 
 Side = Literal["positive", "negative"]
@@ -70,6 +71,21 @@ class Control:
             guessed = torch.logspace(-1, 0, count).tolist()
             shares = [share * factor for share, factor in zip(shares, guessed, strict=True)]
         return [self.weight * share for share in shares]
+
+    def masked(self, answer: Tensor) -> Tensor:
+        """Keep of an answer of the net, (1, C, h, w), what lies where the mask is."""
+        if self.mask is None:
+            return answer
+        height, width = answer.shape[-2:]
+        if (height, width) not in self._masks:
+            mask = send(self.mask, answer.device).to(answer)
+            self._masks[height, width] = adaptive_avg_pool2d(mask, (height, width))
+        return answer * self._masks[height, width]
+
+    @cached_property
+    def _masks(self) -> dict[tuple[int, int], Tensor]:
+        """The mask at the sizes that were asked for."""
+        return {}
 
 
 def softened(softness: float, count: int) -> list[float]:
@@ -173,13 +189,5 @@ def _add(
     for place, (row, control) in enumerate(pairs):
         factors = control.factors(len(answers))
         for total, answer, factor in zip(totals, answers, factors, strict=True):
-            part = _masked(answer[place : place + 1], control.mask)
+            part = control.masked(answer[place : place + 1])
             total[row : row + 1].add_(part, alpha=factor)
-
-
-def _masked(answer: Tensor, mask: Tensor | None) -> Tensor:
-    """Keep of an answer what lies where the mask is."""
-    if mask is None:
-        return answer
-    height, width = answer.shape[-2:]
-    return answer * adaptive_avg_pool2d(mask.to(answer), (height, width))

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from engine.conditioning.fused_attention import CROSS, attend, project_text
 from engine.conditioning.text_keys import Projected
+from engine.models.transfers import send
 
 Formula = Literal["joint", "separate"]
 REFERENCE_WIDTH = 1280
@@ -84,7 +85,8 @@ class ImagePrompt:
         """The mask at each depth of the UNet, by number of queries: (1, queries, 1); empty where there is none."""
         if self.mask is None:
             return {}
-        return _halved(self.mask, self.mask_factor, like=self.positive.keys[0])
+        like = self.positive.keys[0]
+        return _halved(send(self.mask, like.device), self.mask_factor, like)
 
     @cached_property
     def _weighted_positive(self) -> Tensor:

@@ -32,6 +32,7 @@ from engine.models.control_layouts import (
 from engine.models.devices import quiet_libraries
 from engine.models.patches.deltas import LowRank
 from engine.models.tensors import read_tensors
+from engine.models.transfers import send
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class ControlNet:
     def embed(self, hint: Tensor) -> Tensor:
         """Look at a drawing: (B, 3, H, W) of 0 to 1. What comes out is good for every step."""
         weight = self.hint_encoder.conv_in.weight
-        hint = hint.to(weight.device, weight.dtype)
+        hint = send(hint, weight.device).to(weight.dtype)
         embedding: Tensor = self.hint_encoder(hint.flip(1) if self.is_bgr else hint)
         return embedding
 
@@ -151,7 +152,7 @@ class ControlNet:
         """
         asked = {"added_cond_kwargs": added, "return_dict": False}
         if self.modes:
-            kinds = torch.tensor(modes).to(x.device, non_blocking=True)
+            kinds = send(torch.tensor(modes), x.device)
             one_hot = nn.functional.one_hot(kinds, self.modes).float()
             union = {"control_type": one_hot, "control_type_idx": [kinds]}
             down, middle = self.network(x, timesteps, context, [embedding], **union, **asked)

@@ -1,7 +1,8 @@
 """What makes painting faster; each lever can be pulled alone, so that the benchmark can tell what it is worth."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -37,6 +38,25 @@ class Levers:
             return cls()
         is_new = torch.cuda.get_device_capability(device)[0] >= HOPPER
         return cls(attention="cudnn" if is_new else "auto")
+
+
+def attending(kernel: Kernel, device: torch.device) -> AbstractContextManager[None]:
+    """Let a kernel go first inside the context; it and the others serve what they can, in their order in `Kernel`."""
+    if kernel == "auto" or device.type != "cuda":
+        return nullcontext()
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    known = {
+        "cudnn": SDPBackend.CUDNN_ATTENTION,
+        "flash": SDPBackend.FLASH_ATTENTION,
+        "efficient": SDPBackend.EFFICIENT_ATTENTION,
+        "math": SDPBackend.MATH,
+    }
+    names = [kernel, *(name for name in get_args(Kernel) if name not in ("auto", kernel))]
+    first: AbstractContextManager[None] = sdpa_kernel(
+        [known[name] for name in names], set_priority=True
+    )
+    return first
 
 
 def pull(levers: Levers, unet: Any) -> None:

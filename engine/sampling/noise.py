@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from engine.models.transfers import send
 from engine.sampling.brownian import BrownianPath
 from engine.sampling.walk import NoiseSource
 
@@ -43,7 +44,7 @@ def independent_noise(
     """
 
     def noise(sigma: float, sigma_next: float) -> Tensor:
-        return draw_noise(generator, shape).to(device)
+        return send(draw_noise(generator, shape), device)
 
     return noise
 
@@ -79,6 +80,6 @@ def brownian_noise(
     def noise(sigma: float, sigma_next: float) -> Tensor:
         start, end = sorted((sigma, sigma_next))
         increment = path.increment(start, end).div_(math.sqrt(end - start))
-        return (increment if sigma < sigma_next else increment.neg_()).to(device)
+        return send(increment if sigma < sigma_next else increment.neg_(), device)
 
     return noise

@@ -17,12 +17,12 @@ class Recorder:
     """Looks on while an image is painted; a seam of the step loop."""
 
     passes: list[Tensor] = field(default_factory=list)
-    """(1, 4, h, w) each."""
+    """(1, 4, h, w) each, where they were painted: nobody waits for them before the file is written."""
     sigmas: list[float] = field(default_factory=list)
 
     def before(self, x: Tensor, sigma: float) -> Tensor:
         """Note what the model is asked about."""
-        self.passes.append(x.detach().float().cpu())
+        self.passes.append(x.detach().float().clone())
         self.sigmas.append(sigma)
         return x
 
@@ -52,5 +52,5 @@ def latents_file(kept: Sequence[Kept]) -> bytes:
 def passes_file(kept: Sequence[Kept]) -> bytes:
     """Write what stood before each step of pictures of one job, all of which were recorded."""
     recorders = [item.recorder for item in kept if item.recorder is not None]
-    passes = torch.stack([torch.cat(recorder.passes) for recorder in recorders])
+    passes = torch.stack([torch.cat(recorder.passes).cpu() for recorder in recorders])
     return save({"latents": passes, "sigmas": torch.tensor(recorders[0].sigmas)})

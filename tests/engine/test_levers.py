@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from engine.conditioning.size_ids import SizeIds
 from engine.conditioning.text_keys import TextKeys
 from engine.loop import Denoiser, Row, predict
 from engine.models.apart import copy_apart
-from engine.models.levers import Levers, pull
+from engine.models.levers import Kernel, Levers, attending, pull
 from engine.models.patches import Patch, WeightPatcher
 from engine.sampling.prediction import model_sampling
 
@@ -232,3 +232,20 @@ def test_every_lever_can_be_pulled_alone_and_none_is_needed(unet):
 
 def test_the_usual_levers_of_a_processor_are_the_defaults():
     assert Levers.usual(torch.device("cpu")) == Levers()
+
+
+def test_the_kernel_that_is_asked_for_goes_first_and_only_on_a_gpu():
+    from torch.nn.attention import _cur_sdpa_kernel_backends
+
+    def order() -> list[str]:
+        kernels = _cur_sdpa_kernel_backends(with_priority=True)
+        return [kernel.name.partition("_")[0].lower() for kernel in kernels]
+
+    usual = order()
+    for kernel in get_args(Kernel):
+        with attending(kernel, torch.device("cpu")):
+            assert order() == usual
+        with attending(kernel, torch.device("cuda")):
+            assert kernel == "auto" or order()[0] == kernel
+            assert set(order()) >= {"cudnn", "flash", "efficient", "math"}
+        assert order() == usual
