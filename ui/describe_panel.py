@@ -18,12 +18,15 @@ from engine.partners import ONNX_LIBRARY, ONNX_MISSING
 from ui.form import Form, Part
 from ui.helpers import describe_uses
 from ui.image_input import MAX_BYTES, MAX_PIXELS, MAX_SIDE
+from ui.notations import NOTATIONS
 from ui.studio import Studio
 from ui.theme import island
 
 KINDS: tuple[DescribeKind, ...] = ("Photograph", "Art/Anime")
 """What a picture may be taken for; none of them leaves it to the base model."""
 DONE = "The prompt says what is in the picture"
+BASE = NOTATIONS["advanced.base_model"]
+"""How the form holds the base model."""
 Values = Mapping[Any, Any]
 """What the parts hold."""
 
@@ -160,7 +163,7 @@ def connect_describe(
                 studio,
                 values[panel.picture],
                 kinds,
-                values[base] or None,
+                BASE.read(values[base]),
                 owner,
             )
             yield {panel.news: {"job": job}, panel.button: gr.update(interactive=False)}
