@@ -1,15 +1,17 @@
 """Every lever of the engine against its default, and every memory tier: what each is worth on its own."""
 
 import dataclasses
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
-from engine.engine import create
 from engine.models.levers import Levers
+from engine.models.memory import AUTO, Tier
+
+ON_A_GPU = ("attention",)
+"""Levers that do nothing elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +33,13 @@ def lever_variants(device: torch.device) -> Iterator[Variant]:
     """List every lever of `Levers` in each state but its usual one.
 
     Raises:
-        TypeError: a lever is neither on or off nor a choice, so that its states are unknown.
+        TypeError: a lever is neither on or off nor a choice.
     """
     usual = Levers.usual(device)
     hints = get_type_hints(Levers)
     for field in dataclasses.fields(Levers):
         value = getattr(usual, field.name)
-        for other in _states(field.name, hints[field.name]):
+        for other in states(field.name, hints[field.name]):
             if other != value:
                 yield Variant(
                     lever=field.name,
@@ -49,24 +51,19 @@ def lever_variants(device: torch.device) -> Iterator[Variant]:
 
 
 def tier_variants() -> Iterator[Variant]:
-    """List the memory tiers that the engine knows, where it knows any."""
-    parameter = inspect.signature(create).parameters.get("memory")
-    if parameter is None:
-        return
-    hint = get_type_hints(create)["memory"]
-    choices = [value for part in (hint, *get_args(hint)) for value in _literals(part)]
-    for tier in dict.fromkeys(choices):
-        if tier != parameter.default:
-            yield Variant(
-                lever="memory",
-                setting=str(tier),
-                usual=str(parameter.default),
-                arguments={"memory": tier},
-            )
+    """List the memory tiers, from all of a model on the device to next to nothing."""
+    for tier in Tier:
+        yield Variant(
+            lever="memory", setting=str(tier), usual=AUTO, arguments={"memory": str(tier)}
+        )
 
 
-def _states(name: str, hint: Any) -> tuple[Any, ...]:
-    """List what a lever can be set to."""
+def states(name: str, hint: Any) -> tuple[Any, ...]:
+    """List what a lever of that type can be set to.
+
+    Raises:
+        TypeError: nobody knows.
+    """
     if hint is bool:
         return (True, False)
     if found := _literals(hint):

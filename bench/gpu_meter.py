@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 
+from engine.models.devices import give_back_memory
+
 UNET_ROW, CONTROLNET_ROW = 6.761, 3.020
 """TFLOP of one row of SDXL's networks at 1024x1024, counted by torch's `FlopCounterMode`; guidance takes two rows a step."""
 DECODE, ENCODE = 10.470, 4.879
@@ -133,9 +135,10 @@ class Sample(NamedTuple):
 class Meter:
     """Times calls on one device, and keeps apart what each of several owners has in memory there."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._memory: Memory = CudaMemory(device) if device.type == "cuda" else ProcessMemory()
+    def __init__(self, device: torch.device, memory: Memory | None = None) -> None:
+        """Begin with nothing in memory; `memory` counts it, None as fits the device."""
+        own = CudaMemory(device) if device.type == "cuda" else ProcessMemory()
+        self._device, self._memory = device, memory or own
         self._held: Counter[str] = Counter()
 
     def take(self, owner: str, action: Callable[[], T]) -> tuple[Sample, T]:
@@ -154,6 +157,7 @@ class Meter:
     def forget(self, owner: str) -> None:
         """Hand back the memory of an owner that nobody refers to any more."""
         gc.collect()
+        give_back_memory()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         self._held.pop(owner, None)

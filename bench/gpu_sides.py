@@ -19,7 +19,6 @@ from engine import Failed, ImageReady, Library, Plan, TextRequest, plan, read_ca
 from engine.engine import Engine
 
 GUIDANCE = 4.0
-JOBS = 8
 FEW_STEPS = 4
 PROMPT = "a large red star on a blue background"
 OURS, STOCK, COMPILED = "Pochade", "diffusers", "diffusers, compiled"
@@ -87,13 +86,13 @@ class Ours:
 
     def together(self) -> Paint:
         """Paint the pictures of many jobs at once."""
-        return lambda: self.paint([self._job() for _ in range(JOBS)])
+        return lambda: self.paint([self._job() for _ in range(self._subject.jobs)])
 
     def in_turn(self) -> Paint:
         """Paint the same pictures one after the other."""
 
         def once() -> None:
-            for _ in range(JOBS):
+            for _ in range(self._subject.jobs):
                 self.paint([self._job()])
 
         return once
@@ -195,7 +194,7 @@ class Stock:
 
     def together(self) -> Paint:
         """Paint many pictures of one call."""
-        return lambda: self._paint(self.pipeline, count=JOBS)
+        return lambda: self._paint(self.pipeline, count=self._subject.jobs)
 
     def few_steps(self) -> Paint:
         """Paint in few steps without guidance."""
@@ -274,8 +273,9 @@ class Stock:
             picture.save(io.BytesIO(), "PNG")
 
 
-def scenes(ours: Ours, stock: Stock, steps: int) -> Iterator[Scene]:
+def scenes(ours: Ours, stock: Stock, subject: Subject) -> Iterator[Scene]:
     """List the scenes, the most important first."""
+    steps, jobs = subject.steps, subject.jobs
     guided = Work(steps=steps)
     few = Work(steps=min(FEW_STEPS, steps), rows=1)
     yield Scene(
@@ -285,11 +285,11 @@ def scenes(ours: Ours, stock: Stock, steps: int) -> Iterator[Scene]:
         prepare={OURS: ours.plain, STOCK: stock.plain},
     )
     yield Scene(
-        key="eight",
-        title=f"{JOBS} jobs together (diffusers: {JOBS} pictures of one call)",
+        key="together",
+        title=f"{jobs} jobs together (diffusers: {jobs} pictures of one call)",
         work=guided,
         prepare={OURS: ours.together, STOCK: stock.together},
-        pictures=JOBS,
+        pictures=jobs,
     )
     yield Scene(
         key="lightning",

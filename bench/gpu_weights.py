@@ -44,6 +44,8 @@ class Subject:
     size: int
     """Side of the pictures in pixels."""
     steps: int
+    jobs: int
+    """How many jobs are painted together, where many are."""
     device: torch.device
     dtype: torch.dtype
     control: ImagePromptType
