@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from settings import Settings, read_settings
-from space import find_space, keep_caches, usual_folder
+from space import find_space, is_zero_gpu, keep_caches, usual_folder
 
 if TYPE_CHECKING:
+    from starlette.middleware import Middleware
     from starlette.requests import Request
 
     from api.keys import Keys
@@ -204,7 +205,6 @@ def serve(settings: Settings) -> int:
 
     from api import Front
     from guard import Guard
-    from jobs import Jobs, JobSettings, ProcessWorker
     from people import Door, pages
 
     library = open_library(settings)
@@ -213,13 +213,10 @@ def serve(settings: Settings) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    jobs = Jobs(
-        JobSettings(data_dir=settings.data_dir, output_dir=settings.output_dir),
-        lambda: ProcessWorker(spec),
-    )
     require_known_device(settings.device)
     require_entry(settings)
     require_free_port(settings)
+    jobs = make_jobs(settings, spec, library, lambda: demo)
     jobs.open()
     import ui
     from api.settings import KEEP_ALIVE_S
@@ -250,6 +247,7 @@ def serve(settings: Settings) -> int:
         app_kwargs={
             "routes": ui.routes(studio),
             "middleware": [
+                *lent_middleware(),
                 Middleware(Guard, allowed=home_names(settings)),
                 Middleware(Front, api=programs.face),
                 Middleware(Door, entrance=entrance, pages=pages(entrance, admin)),
@@ -284,6 +282,45 @@ def serve(settings: Settings) -> int:
         jobs.close()
         demo.close()
     return 0
+
+
+def make_jobs(
+    settings: Settings, spec: "EngineSpec", library: "Library", page: "Callable[[], Any]"
+) -> "Jobs":
+    """Make the queue and what paints for it: a process of its own, but on ZeroGPU calls that `page` is charged for.
+
+    Raises:
+        EngineError: on ZeroGPU, the engine cannot be built.
+    """
+    from jobs import Jobs, JobSettings, ProcessWorker
+
+    facts = JobSettings(data_dir=settings.data_dir, output_dir=settings.output_dir)
+    if not is_zero_gpu(os.environ):
+        return Jobs(facts, lambda: ProcessWorker(spec))
+    from engine import Fetch, Fetches, Plan
+    from engine.needed import needed_weights
+    from engine.net import Fetcher
+    from zero_gpu import open_jobs
+
+    guard = Fetcher(allow_private=settings.allow_private_urls)
+    fetches = Fetches(guard, allow_pickle=settings.allow_pickle)
+
+    def fetch(plan: Plan | None) -> list[Fetch]:
+        catalog = library.catalog
+        return fetches.start([catalog.default()] if plan is None else needed_weights(catalog, plan))
+
+    return open_jobs(facts, spec, fetch, page)
+
+
+def lent_middleware() -> "list[Middleware]":
+    """List what ZeroGPU needs around every route; nothing elsewhere."""
+    from starlette.middleware import Middleware
+
+    if not is_zero_gpu(os.environ):
+        return []
+    from zero_gpu import KeepVisitor
+
+    return [Middleware(KeepVisitor)]
 
 
 def see_off(admin: "Admin") -> None:

@@ -180,6 +180,14 @@ class Engine:
         """``unet_calls`` and ``unet_rows`` since the start, and ``images`` made."""
         return dict(self._counters)
 
+    def load(self, base_model: str) -> None:
+        """Bring a base model into memory and paint nothing, for a device that is lent later.
+
+        Raises:
+            EngineError: it is not there, or no base model.
+        """
+        self._palette.load(base_model)
+
     @property
     def device(self) -> str:
         """Name the device, for people, and what of a base model stays on it where not all has to."""

@@ -14,6 +14,7 @@ FLOORS = {
     "guard": 9,
     "settings": 9,
     "space": 9,
+    "zero_gpu": 9,
     "people": 9,
     "ui": 8,
     "api": 8,
@@ -73,7 +74,8 @@ FLOORS = {
     "engine.logs": 0,
 }
 ONLY_IN = {
-    "gradio": {"ui"},
+    "gradio": {"ui", "zero_gpu"},
+    "spaces": {"zero_gpu"},
     "fastapi": {"api"},
     "sqlalchemy": {"jobs"},
     "alembic": {"jobs"},
@@ -92,6 +94,7 @@ MODULES = [
     ROOT / "guard.py",
     ROOT / "settings.py",
     ROOT / "space.py",
+    ROOT / "zero_gpu.py",
 ]
 
 

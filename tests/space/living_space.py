@@ -1,15 +1,18 @@
 """A studio started as a Space starts it: with the variables that a Space sets and no others, on a disk that is read-only."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
+import urllib.error
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.test_app import ROOT, free_port, wait_for
+from tests.test_app import ROOT, free_port, get
 
 HOST = "x-y.hf.space"
 START_S = 120.0
@@ -73,8 +76,7 @@ def living_space(
         )
     living = LivingSpace(f"http://127.0.0.1:{port}", home, notes, process)
     try:
-        wait_for(f"{living.address}/health/live", START_S)
-        assert process.poll() is None, living.log
+        _wait(living)
         yield living
     finally:
         process.send_signal(signal.SIGTERM)
@@ -83,6 +85,18 @@ def living_space(
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _wait(living: LivingSpace) -> None:
+    """Wait until it answers; one that ended tells why."""
+    until = time.monotonic() + START_S
+    while True:
+        assert living.process.poll() is None, living.log
+        assert time.monotonic() < until, living.log
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            if get(f"{living.address}/health/live")[0] == 200:
+                return
+        time.sleep(0.1)
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:

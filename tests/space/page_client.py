@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -69,15 +69,18 @@ class Visitor:
         job: str = self.press("generate", {"prompt": prompt, **given})["job"]
         return job
 
-    def story(self, job: str) -> list[dict[str, Any]]:
-        """Follow a job to its end."""
-        told, until = [], time.monotonic() + PATIENCE_S
+    def events(self, job: str) -> Iterator[dict[str, Any]]:
+        """Follow a job."""
+        until = time.monotonic() + PATIENCE_S
         with self.http.stream("GET", f"/studio/jobs/{job}/events") as answer:
             for line in answer.raise_for_status().iter_lines():
-                assert time.monotonic() < until, told[-1:]
+                assert time.monotonic() < until, line
                 if line.startswith("data: "):
-                    told.append(json.loads(line[6:]))
-        return told
+                    yield json.loads(line[6:])
+
+    def story(self, job: str) -> list[dict[str, Any]]:
+        """Follow a job to its end."""
+        return list(self.events(job))
 
     def images(self) -> list[dict[str, Any]]:
         """The pictures of the visitor's history."""

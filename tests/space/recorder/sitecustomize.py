@@ -34,3 +34,6 @@ def look(event, arguments):
 
 
 sys.addaudithook(look)
+
+if "SPACE_WITHOUT_CUDA" in os.environ:
+    import without_cuda  # noqa: F401
