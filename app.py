@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
     from api.keys import Keys
     from engine import Catalog, Library, TextRequest
     from engine.net import DownloadPolicy
-    from jobs import EngineSpec, Jobs
+    from jobs import Build, EngineSpec, Jobs, RayCluster
     from people import Admin, Entrance, People
 
 log = logging.getLogger("pochade")
 
 MAX_RANDOM_SEED = 2**53
 """Random seeds stay below this, so that a browser shows them exactly."""
-DEVICES = ("auto", "cpu", "cuda", "mps")
 MAX_UPLOAD = "64mb"
-MAX_SESSIONS = 200
-"""Browser tabs whose state Gradio keeps; each takes about 170 kB."""
+MAX_SESSIONS = 100
+"""Browser tabs whose state Gradio keeps; each takes about half a megabyte, and one that is forgotten starts afresh."""
+JOBS_END_S = 20
+"""Seconds that jobs which run get at the end, as people are told; see `jobs.JobSettings.drain_s`."""
 
 
 def paint_once(settings: Settings) -> int:
@@ -165,11 +166,11 @@ def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":
     from jobs import EngineSpec
 
     arguments = {
-        "models_dir": str(settings.models_dir),
+        "models_dir": str(settings.models_dir.absolute()),
         "model": settings.model,
-        "device": settings.device,
-        "fooocus_dir": str(settings.fooocus_dir) if settings.fooocus_dir else None,
-        "presets_dir": str(settings.data_dir / "presets"),
+        "device": settings.device.partition(",")[0],
+        "fooocus_dir": str(settings.fooocus_dir.absolute()) if settings.fooocus_dir else None,
+        "presets_dir": str((settings.data_dir / "presets").absolute()),
         "expansion_model": settings.expansion_model,
         "allow_pickle": settings.allow_pickle,
         "allow_private_urls": settings.allow_private_urls,
@@ -180,6 +181,34 @@ def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":
     return EngineSpec(
         factory="engine.engine:create", kwargs=arguments, base_model=catalog.default().name
     )
+
+
+def open_cluster(settings: Settings) -> "RayCluster | None":
+    """Find the machines that paint besides this one, where there are any; of its own cluster ``local`` is left to start.
+
+    Raises:
+        InvalidRequest: Ray is not installed.
+    """
+    from jobs import RayCluster
+
+    return None if settings.ray is None else RayCluster(settings.ray)
+
+
+def hire(
+    settings: Settings, spec: "EngineSpec", cluster: "RayCluster | None"
+) -> "Mapping[str, Build]":
+    """Say what makes each worker, by its name.
+
+    Raises:
+        InvalidRequest: a device is none, or the cluster does not answer.
+    """
+    from jobs.gpus import count_gpus
+    from jobs.staff import devices_of, on_cluster, on_devices
+
+    if cluster is None:
+        return on_devices(spec, devices_of(settings.device, count_gpus))
+    devices_of(settings.device, lambda: 1)
+    return on_cluster(spec, cluster, settings.ray_workers)
 
 
 def save_picture(path: Path, data: bytes) -> None:
@@ -213,10 +242,10 @@ def serve(settings: Settings) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    require_known_device(settings.device)
     require_entry(settings)
     require_free_port(settings)
-    jobs = make_jobs(settings, spec, library, lambda: demo)
+    cluster = open_cluster(settings)
+    jobs = make_jobs(settings, spec, library, cluster, lambda: demo)
     jobs.open()
     import ui
     from api.settings import KEEP_ALIVE_S
@@ -275,28 +304,47 @@ def serve(settings: Settings) -> int:
         while not stop.wait(timeout=1.0):
             see_off(admin)
     finally:
-        log.info(
-            "stopping; jobs that run may take some seconds to end, the others wait for the next start"
-        )
+        begin_to_end(jobs)
         programs.stop()
         jobs.close()
+        if cluster is not None:
+            cluster.close()
         demo.close()
     return 0
 
 
+def begin_to_end(jobs: "Jobs") -> None:
+    """Say at once what the end waits for, and let a second signal not wait."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    running, waiting = jobs.running(), jobs.waiting()
+    words = ["Stopping."]
+    if running:
+        words.append(f"Jobs that run get some {JOBS_END_S} seconds to end: {running}.")
+    if waiting:
+        words.append(f"Jobs that wait go on at the next start: {waiting}.")
+    words.append("Ctrl+C again stops now; what ran then begins anew at the next start.")
+    sys.stderr.write(" ".join(words) + "\n")
+    sys.stderr.flush()
+
+
 def make_jobs(
-    settings: Settings, spec: "EngineSpec", library: "Library", page: "Callable[[], Any]"
+    settings: Settings,
+    spec: "EngineSpec",
+    library: "Library",
+    cluster: "RayCluster | None",
+    page: "Callable[[], Any]",
 ) -> "Jobs":
-    """Make the queue and what paints for it: a process of its own, but on ZeroGPU calls that `page` is charged for.
+    """Make the queue and what paints for it: processes of their own, but on ZeroGPU calls that `page` is charged for.
 
     Raises:
-        EngineError: on ZeroGPU, the engine cannot be built.
+        EngineError: on ZeroGPU, the engine cannot be built; elsewhere, a device is none or the cluster does not answer.
     """
-    from jobs import Jobs, JobSettings, ProcessWorker
+    from jobs import Jobs, JobSettings
 
     facts = JobSettings(data_dir=settings.data_dir, output_dir=settings.output_dir)
     if not is_zero_gpu(os.environ):
-        return Jobs(facts, lambda: ProcessWorker(spec))
+        return Jobs(facts, hire(settings, spec, cluster))
     from engine import Fetch, Fetches, Plan
     from engine.needed import needed_weights
     from engine.net import Fetcher
@@ -490,18 +538,6 @@ def home_names(settings: Settings) -> list[str]:
     if "SPACE_HOST" in os.environ:
         names += [os.environ["SPACE_HOST"], "huggingface.co"]
     return names
-
-
-def require_known_device(device: str) -> None:
-    """Refuse a device that no machine has; whether this one has it, the worker says.
-
-    Raises:
-        InvalidRequest: it is no kind of device.
-    """
-    from engine import InvalidRequest
-
-    if device.partition(":")[0] not in DEVICES:
-        raise InvalidRequest("device", f"expected one of {', '.join(DEVICES)}, got {device!r}")
 
 
 def require_free_port(settings: Settings) -> None:

@@ -30,6 +30,8 @@ class Settings:
     output_dir: Path
     data_dir: Path
     device: str
+    ray: str | None
+    ray_workers: int | None
     once: str | None
     negative_prompt: str
     seed: int | None
@@ -100,7 +102,18 @@ def read_settings(
     outputs, data = (usual_folder(environment, name) for name in ("outputs", "data"))
     flag("output-dir", outputs, "folder of the finished pictures, a folder a day", type=Path)
     flag("data-dir", data, "folder of the database and of input pictures", type=Path)
-    flag("device", "auto", "device to paint on: auto, cpu, cuda, cuda:1 or mps")
+    flag(
+        "device",
+        "auto",
+        "device to paint on: auto, cpu, cuda, mps, or several: cuda:0,cuda:1; auto and cuda are all GPUs",
+    )
+    flag("ray", None, "Ray cluster that paints: HOST:PORT, auto, or local", metavar="ADDRESS")
+    flag(
+        "ray-workers",
+        None,
+        "with --ray: how many of its machines or GPUs paint (default: all)",
+        type=int,
+    )
     flag("once", None, "paint this prompt without the page, and leave", metavar="PROMPT")
     flag("negative-prompt", "", "with --once: what the picture must not show")
     flag("seed", None, "with --once: the seed; drawn when not given", type=int)

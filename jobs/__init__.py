@@ -1,6 +1,7 @@
 """The durable queue: what is submitted is painted, once, whatever dies in between. Sees the engine through a Protocol."""
 
 from jobs.calls import Call, CallStore
+from jobs.crew import Build
 from jobs.errors import (
     DataDirInUse,
     IdTaken,
@@ -15,6 +16,7 @@ from jobs.log import LogLine
 from jobs.process_worker import ProcessWorker
 from jobs.protocol import Engine, EngineSpec, Worker
 from jobs.queue import Jobs
+from jobs.ray_worker import RayCluster, RayWorker
 from jobs.thread_worker import ThreadWorker
 from jobs.views import (
     ImageView,
@@ -28,6 +30,7 @@ from jobs.views import (
 from jobs.waiting import Priority
 
 __all__ = [
+    "Build",
     "Call",
     "CallStore",
     "DataDirInUse",
@@ -45,6 +48,8 @@ __all__ = [
     "Priority",
     "ProcessWorker",
     "QueueFull",
+    "RayCluster",
+    "RayWorker",
     "ShuttingDown",
     "Standing",
     "StartTimeout",

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from engine import EngineError
 from engine.logs import write_log
@@ -27,15 +28,9 @@ GRACE_S = 3.0
 
 def main() -> None:
     """Follow the server's commands until it says quit or goes away."""
-    follow_parent(int(sys.argv[1]))
-    # Ctrl-C and a stop of the whole service reach every process; the server decides when its worker leaves.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    faulthandler.enable()
-    write_log(os.environ.get("POCHADE_LOG_LEVEL", "INFO"))
-    pipe = _line()
+    pipe = open_line()
     with contextlib.suppress(EOFError):
-        spec = _first(pipe)
+        spec: EngineSpec = first(pipe)
         if hasattr(os, "nice"):
             os.nice(spec.nice)
         try:
@@ -44,6 +39,29 @@ def main() -> None:
             pipe.send(Unable(str(error)))
             return
         worker_loop(engine, pipe, spec.base_model)
+
+
+def open_line() -> Pipe:
+    """Make a child of this process: it ends with its server, leaves when that says so, and speaks with nobody else."""
+    follow_parent(int(sys.argv[1]))
+    # Ctrl-C and a stop of the whole service reach every process; the server decides when its worker leaves. Not SIG_IGN,
+    # which the children of this one would inherit.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    faulthandler.enable()
+    write_log(os.environ.get("POCHADE_LOG_LEVEL", "INFO"))
+    return _line()
+
+
+def first(pipe: Pipe) -> Any:
+    """Wait for the first thing that the server says.
+
+    Raises:
+        EOFError: the server is gone.
+    """
+    while (said := pipe.receive(60.0)) is None:
+        pass
+    return said
 
 
 def follow_parent(parent: int) -> None:
@@ -67,13 +85,6 @@ def _leave() -> None:
     """End the process from the reading thread: the main one may be deep inside a model call."""
     time.sleep(GRACE_S)
     os._exit(1)
-
-
-def _first(pipe: Pipe) -> EngineSpec:
-    while (spec := pipe.receive(60.0)) is None:
-        pass
-    assert isinstance(spec, EngineSpec)
-    return spec
 
 
 if __name__ == "__main__":

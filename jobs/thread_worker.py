@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Callable
 
+from jobs.line import Line
 from jobs.protocol import Command, Engine, Message, Quit, WorkerGone
 from jobs.worker_loop import worker_loop
 
@@ -12,7 +13,7 @@ class ThreadWorker:
     """A thread that paints."""
 
     def __init__(self, build: Callable[[], Engine], base_model: str | None = None) -> None:
-        self._line = _Line()
+        self._line = Line()
         self._build = build
         self._base_model = base_model
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
@@ -60,20 +61,3 @@ class ThreadWorker:
             worker_loop(self._build(), self._line, self._base_model)
         finally:
             self._line.messages.put(None)
-
-
-class _Line:
-    """The thread's end of the line: two queues."""
-
-    def __init__(self) -> None:
-        self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self.messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-
-    def receive(self, timeout: float) -> Command | None:
-        try:
-            return self.commands.get(timeout=timeout) if timeout > 0 else self.commands.get_nowait()
-        except queue.Empty:
-            return None
-
-    def send(self, message: Message) -> None:
-        self.messages.put(message)

@@ -1,0 +1,155 @@
+"""All that speaks to Ray, in a process of its own; started as ``python -m jobs.ray_child PARENT_PID``.
+
+Ray ends a process whose cluster goes away, takes its signals and prints as it likes: none of that may happen to the server.
+So an actor has a child of the server beside it, which passes on what either says; when it ends, Ray ends the actor.
+"""
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from jobs.child import first, open_line
+from jobs.pipe import Pipe
+from jobs.protocol import Command, Gone, Run, Stopping, Unable
+from jobs.ray_actor import Painter
+from jobs.ray_orders import Count, Hold, Order, Paint
+
+log = logging.getLogger(__name__)
+
+POLL_S = 10.0
+"""How long the actor is asked to wait for news."""
+STORE_BYTES = 256 * 2**20
+"""Shared memory of a cluster of this machine alone; pictures pass through it."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_SCHEDULER_EVENTS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Nothing is reported to anybody, log lines come as they are."""
+ROOT = str(Path(__file__).resolve().parents[1])
+
+
+def main() -> None:
+    """Do what the server ordered until that is done or the server is gone."""
+    pipe = open_line()
+    order: Order = first(pipe)
+    ray = _load()
+    try:
+        match order:
+            case Hold():
+                _hold(ray, order, pipe)
+            case Count(address):
+                _join(ray, address)
+                pipe.send(_room(ray))
+            case Paint():
+                _join(ray, order.address)
+                _paint(ray, order, pipe)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        log.debug("Ray", exc_info=True)
+        pipe.send(Unable(f"Ray: {str(error).strip().splitlines()[0]}"))
+    except EOFError:
+        pass  # the server is gone
+    finally:
+        ray.shutdown()
+
+
+def _load() -> Any:
+    os.environ.update(QUIET)
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    return ray
+
+
+def _hold(ray: Any, order: Hold, pipe: Pipe) -> None:
+    ray.init(
+        address="local",
+        num_cpus=order.cpus,
+        object_store_memory=STORE_BYTES,
+        include_dashboard=False,
+        configure_logging=False,
+        log_to_driver=False,
+        _temp_dir=order.folder,
+    )
+    pipe.send(ray.get_runtime_context().gcs_address)
+    while pipe.receive(3600.0) is None:
+        pass
+
+
+def _join(ray: Any, address: str) -> None:
+    ray.init(address=address, configure_logging=False)
+
+
+def _room(ray: Any) -> int:
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return int(ray.cluster_resources().get("GPU", 0)) or nodes
+
+
+def _paint(ray: Any, order: Paint, pipe: Pipe) -> None:
+    """Start an actor, and pass on what it and the server say until either is gone."""
+    has_gpus = (
+        ray.cluster_resources().get("GPU", 0) >= 1 and order.spec.kwargs.get("device") != "cpu"
+    )
+    actor = (
+        ray.remote(Painter)
+        .options(
+            num_cpus=0 if has_gpus else 1,
+            num_gpus=1 if has_gpus else 0,
+            max_concurrency=8,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": {"PYTHONPATH": ROOT}},
+        )
+        .remote(order.spec, os.environ.get("POCHADE_LOG_LEVEL", "INFO"))
+    )
+    threading.Thread(
+        target=_pass_commands, args=(pipe, actor), name="commands", daemon=True
+    ).start()
+    node, place = "", "a machine of the cluster"
+    try:
+        node, place = ray.get(actor.place.remote())
+        news: list[Any] = []
+        while None not in news:
+            news = ray.get(actor.tell.remote(POLL_S))
+            for message in news:
+                if message is not None:
+                    pipe.send(message)
+        if Stopping() not in news:
+            pipe.send(Gone(f"ended on {place}; the log has the details"))
+    except ray.exceptions.RayError as error:
+        log.error("the worker on %s is gone: %s", place, str(error).replace("\n", " "))
+        pipe.send(_gone(ray, error, node, place))
+
+
+def _pass_commands(pipe: Pipe, actor: Any) -> None:
+    number = 0
+    while True:
+        try:
+            command: Command | None = pipe.receive(3600.0)
+        except EOFError:
+            return
+        if command is not None:
+            actor.obey.remote(number, command, _files(command))
+            number += 1
+
+
+def _files(command: Command) -> dict[str, bytes]:
+    """Read what a job's inputs hold; the engine says so where one is missing."""
+    if not isinstance(command, Run):
+        return {}
+    return {name: path.read_bytes() for name, path in command.inputs.items() if path.exists()}
+
+
+def _gone(ray: Any, error: Exception, node: str, place: str) -> Gone:
+    """Say how an actor died. No job is to blame when its machine went away, or cannot be reached."""
+    has_crashed = isinstance(error, ray.exceptions.ActorDiedError)
+    if has_crashed and any(it["NodeID"] == node and it["Alive"] for it in ray.nodes()):
+        return Gone(f"died on {place}")
+    return Gone(f"went away with its machine, {place}", is_blameless=True)
+
+
+if __name__ == "__main__":
+    main()
