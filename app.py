@@ -207,7 +207,6 @@ def hire(
 
     if cluster is None:
         return on_devices(spec, devices_of(settings.device, count_gpus))
-    devices_of(settings.device, lambda: 1)
     return on_cluster(spec, cluster, settings.ray_workers)
 
 
@@ -242,6 +241,7 @@ def serve(settings: Settings) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    require_known_device(settings.device)
     require_entry(settings)
     require_free_port(settings)
     cluster = open_cluster(settings)
@@ -538,6 +538,17 @@ def home_names(settings: Settings) -> list[str]:
     if "SPACE_HOST" in os.environ:
         names += [os.environ["SPACE_HOST"], "huggingface.co"]
     return names
+
+
+def require_known_device(named: str) -> None:
+    """Refuse a device that no machine has; whether this one has it, its worker says.
+
+    Raises:
+        InvalidRequest: it is no kind of device.
+    """
+    from jobs.staff import devices_of
+
+    devices_of(named, lambda: 1)
 
 
 def require_free_port(settings: Settings) -> None:
