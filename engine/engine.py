@@ -34,7 +34,8 @@ from engine.needed import needed_weights
 from engine.net import Fetcher
 from engine.plan import ImagePlan, Plan, with_expansion
 from engine.room import Room, ran_out
-from engine.showing import show
+from engine.showing import Place, show
+from engine.stages.preview import PreviewPrinter
 from engine.stages.safety import SafetyCheck
 from engine.starts import Beginning, Starts
 from engine.warm import Palette
@@ -153,6 +154,7 @@ class Engine:
         self._counters: Counter[str] = Counter()
         rows = CPU_ROWS if device.type == "cpu" else GPU_ROWS
         self._room = Room(self._palette, rows, self._forget)
+        self._printer: PreviewPrinter[Place] = PreviewPrinter(device)
         self._finishing = Finishing(self._palette, self._safety, hashes, self._counters)
 
     def preload(self, base_model: str) -> None:
@@ -265,7 +267,7 @@ class Engine:
             self._counters["unet_rows"] += sum(work.rows for work in busy)
             for work in busy:
                 work.timings["sample"] += time.monotonic() - started
-            show(busy, self._palette)
+            show(busy, self._palette, self._printer)
             self._finish_images(busy)
 
     def _tell(self) -> list[tuple[str, Event]]:

@@ -1,41 +1,46 @@
 """What is told of running images after each step: how far they are, and what they look like."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import torch
 
 from engine.loop import Running
 from engine.sampling.latent_format import LatentFormat
-from engine.stages.preview import encode_previews
+from engine.stages.preview import PreviewPrinter, Wanted
 from engine.warm import Palette
 from engine.work import Work
 
+Place = tuple[str, int]
+"""A job, and the index of one of its images."""
 
-def show(busy: Iterable[Work], palette: Palette) -> None:
-    """Tell how far each running image is, with a preview where one is wanted and the picture itself isn't there."""
+
+def show(busy: Iterable[Work], palette: Palette, printer: PreviewPrinter[Place]) -> None:
+    """Tell how far each running image is, with a preview where one is wanted and there, and the picture itself isn't."""
     busy = list(busy)
-    shown = [
-        image
+    shown = {
+        (work.job_id, index): image
         for work in busy
         if work.plan.previews
-        for image in work.running.values()
+        for index, image in work.running.items()
         if not image.is_done
-    ]
-    previews = _previews(shown, palette)
+    }
+    previews = printer.print(_wanted(shown, palette))
     for work in busy:
-        for index, image in work.running.items():
-            work.outbox.append(work.progress(index, previews.get(image)))
+        for index in work.running:
+            work.outbox.append(work.progress(index, previews.get((work.job_id, index))))
 
 
-def _previews(images: Sequence[Running], palette: Palette) -> dict[Running, bytes]:
-    """Decode the latest estimates; those of one size together."""
-    alike: dict[tuple[torch.Size, LatentFormat], list[Running]] = {}
-    for image in images:
-        alike.setdefault((image.shape, image.latent_format), []).append(image)
-    previews: dict[Running, bytes] = {}
-    for (_, latent_format), group in alike.items():
-        decode = partial(palette.model.preview_of, latent_format)
-        estimates = torch.cat([image.denoised for image in group])
-        previews.update(zip(group, encode_previews(decode, estimates), strict=True))
-    return previews
+def _wanted(images: Mapping[Place, Running], palette: Palette) -> list[Wanted[Place]]:
+    """Bring the latest estimates of one size together."""
+    alike: dict[tuple[torch.Size, LatentFormat], list[Place]] = {}
+    for place, image in images.items():
+        alike.setdefault((image.shape, image.latent_format), []).append(place)
+    return [
+        Wanted(
+            places,
+            partial(palette.model.preview_of, latent_format),
+            torch.cat([images[place].denoised for place in places]),
+        )
+        for (_, latent_format), places in alike.items()
+    ]

@@ -28,5 +28,10 @@ def decode_latents(vae: Any, latents: Tensor, size: Size) -> Image.Image:
 
 def to_images(pixels: Tensor) -> list[Image.Image]:
     """Turn (B, 3, H, W) values of -1 to 1 into RGB pictures; what lies outside is cut off."""
+    return [Image.fromarray(item) for item in to_levels(pixels).cpu().numpy()]
+
+
+def to_levels(pixels: Tensor) -> Tensor:
+    """Turn (B, 3, H, W) values of -1 to 1 into (B, H, W, 3) of 0 to 255, where they are; what lies outside is cut off."""
     levels = ((pixels.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8)
-    return [Image.fromarray(item) for item in levels.permute(0, 2, 3, 1).cpu().numpy()]
+    return levels.permute(0, 2, 3, 1)
