@@ -154,7 +154,9 @@ def _rows(rows: Rows | LoraRows) -> Notation:
 LORA_ROWS = LoraRows(*bounds(LoraWeight, "scale"), most=MAX_LORAS)
 STUDIO_LORA_ROWS = LoraRows(*bounds(StudioLora, "scale"), most=STUDIO_LORAS, has_file=True)
 EMBEDDING_ROWS = Rows(Embedding, MAX_ADDONS, "Embedding")
-CONTROL_ROWS = Rows(StudioControl, MAX_ADDONS, "ControlNet")
+CONTROL_ROWS = Rows(
+    StudioControl, MAX_ADDONS, "ControlNet", {"mode": "Of a Union: depth, canny, …"}
+)
 ADAPTER_ROWS = Rows(StudioAdapter, MAX_ADDONS, "IP-Adapter")
 
 NOTATIONS: Mapping[str, Notation] = {

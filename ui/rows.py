@@ -7,7 +7,7 @@ name; ``path`` is called ``file`` there, since Gradio takes what has a ``path`` 
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -37,6 +37,8 @@ class Rows:
     """Most rows."""
     word: str
     """What a row is called, for messages: ``ControlNet 2``."""
+    hints: Mapping[str, str] = field(default_factory=dict)
+    """What stands in a box that is empty, by field."""
 
     def facts(self, files: str, rare: Collection[str] = ()) -> dict[str, Any]:
         """Write what the page needs to draw the rows.
@@ -182,6 +184,7 @@ class Rows:
             "label": facts.label,
             "help": facts.help,
             "rare": is_rare,
+            "hint": self.hints.get(name),
             **range_,
         }
 

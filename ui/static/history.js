@@ -69,8 +69,17 @@ function card(image, open) {
     el("button", { type: "button", class: "face", "aria-label": `Open: ${image.prompt}`, onclick: open },
       el("img", { src: thumbnail(image), alt: image.prompt, loading: "lazy" })),
     el("figcaption", {},
-      el("span", { class: "caption", title: image.prompt }, image.grid ? el("b", {}, "Grid ") : null, image.prompt || "No words"),
+      el("span", { class: "caption", title: image.prompt }, image.prompt || "No words"),
+      el("span", { class: "facts", title: new Date(image.made).toLocaleString() }, facts(image)),
       el("button", { type: "button", "data-act": "settings", title: "Reuse settings", "aria-label": "Reuse settings", disabled: !image.recipe, onclick: () => reuse(image, "settings") }, icon(ICONS.again)),
       el("a", { href: download(image), download: "", "data-act": "download", title: "Download", "aria-label": "Download" }, icon(ICONS.download)),
       image.grid ? null : el("button", { type: "button", "data-act": "delete", title: "Delete", "aria-label": "Delete", onclick: () => remove([image]) }, icon(ICONS.trash))));
+}
+
+// When it was made and how large it is, in few letters.
+function facts(image) {
+  const made = new Date(image.made);
+  const isToday = made.toDateString() === new Date().toDateString();
+  const when = isToday ? made.toLocaleTimeString([], { timeStyle: "short" }) : made.toLocaleDateString([], { day: "numeric", month: "short" });
+  return `${image.grid ? `Grid of ${image.pictures.length}` : `${image.width}×${image.height}`} · ${when}`;
 }

@@ -10,7 +10,7 @@ export function askPassword(name) {
   document.getElementById("password_sheet")?.remove();
   const box = (id, label, autocomplete, least) => el("input", { type: "password", id, "aria-label": label, placeholder: label, autocomplete, required: true, minlength: least, maxlength: 200 });
   const old = box("old_password", "Old password", "current-password", null);
-  const fresh = box("new_password", `New password, ${SHORTEST} characters or more`, "new-password", SHORTEST);
+  const fresh = box("new_password", `New password (${SHORTEST} or more)`, "new-password", SHORTEST);
   const problem = el("p", { class: "sheet_problem", role: "alert" });
   const save = el("button", { type: "submit", class: "small_button prime" }, "Save");
   const dialog = el("dialog", { id: "password_sheet", class: "part", "aria-labelledby": "password_title" });

@@ -65,8 +65,8 @@ function drawn(row, index, facts, change, remove) {
 
 const named = (name, help, node) => el("label", { class: "row_field", title: help }, el("span", {}, name), node);
 
-function words({ name, label, help, shape }, value, set) {
-  const box = el("input", { type: shape === "whole" ? "number" : "text", "aria-label": label, spellcheck: "false", autocomplete: "off", value, onchange: () => set(box.value.trim()) });
+function words({ name, label, help, hint, shape }, value, set) {
+  const box = el("input", { type: shape === "whole" ? "number" : "text", "aria-label": label, spellcheck: "false", autocomplete: "off", placeholder: hint, value, onchange: () => set(box.value.trim()) });
   return named(name, help, box);
 }
 
