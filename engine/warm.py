@@ -370,7 +370,7 @@ class Palette:
             if is_own_refiner:
                 self._use(model, patches)
                 changed = model.patcher.changed_by(path)
-                model.unpatched = copy_apart(model.loaded.unet, changed)
+                model.unpatched = copy_apart(model.loaded.unet, changed, model.loaded.tier)
             patches.append(Patch(path, 1.0, unet_only=True))
         if needs.relighting is not None:
             file = add_on(self.catalog, "ic_light", needs.relighting).path

@@ -61,14 +61,16 @@ class MergedWeight:
 
     weight: Tensor
     base: Tensor
-    change: LowRank
+    change: LowRank | None = None
+    """None where the UNet's own lies elsewhere, or in another number format, and is copied."""
 
     def rebuild(self) -> None:
         """Work the weight out anew, in float32 and rounded once; its address stays."""
         whole = self.base.detach().to(
             torch.float32, copy=True, memory_format=torch.contiguous_format
         )
-        self.change.add_to(whole, 1.0)
+        if self.change is not None:
+            self.change.add_to(whole, 1.0)
         self.weight.copy_(whole)
 
 
@@ -260,10 +262,13 @@ class _Source:
         theirs = self._file_key(key)
         module = theirs.rpartition(".")[0]
         base = self._base(key, theirs, shape)
-        if not (theirs.endswith(".weight") and f"{module}.up" in self._tensors):
+        is_changed = theirs.endswith(".weight") and f"{module}.up" in self._tensors
+        if not is_changed and (base.device, base.dtype) == (self._device, self._dtype):
             return base
-        change = self._change(module, shape)
-        weight = nn.Parameter(torch.empty_like(base), requires_grad=False)
+        change = self._change(module, shape) if is_changed else None
+        weight = nn.Parameter(
+            torch.empty_like(base, device=self._device, dtype=self._dtype), requires_grad=False
+        )
         self._merged.append(MergedWeight(weight, base, change))
         return weight
 

@@ -17,6 +17,7 @@ import torch
 from engine.errors import InvalidRequest
 from engine.geometry import LATENT_FACTOR, Size
 from engine.models.devices import device_name, free_bytes, give_back_memory, host_bytes
+from engine.models.inpaint_head import widen_input
 
 log = logging.getLogger(__name__)
 
@@ -223,10 +224,23 @@ class Memory:
 _ORDER = tuple(Tier)
 
 
-def house_unet(unet: Any, device: torch.device, tier: Tier) -> Any:
-    """Bring a UNet that is in the machine's memory where its tier has it."""
+def house_unet(
+    unet: Any, device: torch.device, tier: Tier, *, dtype: torch.dtype | None = None
+) -> Any:
+    """Bring a UNet that is in the machine's memory where its tier has it.
+
+    Args:
+        unet: Of diffusers. Where hooks come onto its layers, none of these may be exchanged later.
+        device: Where it works.
+        tier: What of it stays there.
+        dtype: Number format in which it works; None is that of its weights.
+    """
+    if not tier.keeps_unet:
+        widen_input(unet)
     if tier is Tier.FP8:
-        unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=unet.dtype)
+        unet.enable_layerwise_casting(
+            storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype or unet.dtype
+        )
     if tier is not Tier.STREAMED:
         return unet.to(device)
     # By layers, since SDXL's blocks are up to half of it. Streams need a device with memory of its own.
