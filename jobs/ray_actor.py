@@ -42,7 +42,7 @@ class Painter:
         self._lock = threading.Lock()
         self._early: dict[int, Command] = {}
         self._next = 0
-        self._folder = own_folder("pochade-inputs")
+        self._folder: Path | None = None
         threading.Thread(target=self._work, name="worker", daemon=True).start()
 
     def place(self) -> tuple[str, str]:
@@ -89,7 +89,8 @@ class Painter:
         except Exception:
             log.exception("the worker ends")
         finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
             self._line.messages.put(None)
 
     def _placed(self, message: Message | None) -> Message | None:
@@ -99,16 +100,22 @@ class Painter:
         return replace(message, device=f"{message.device} on {socket.gethostname()}")
 
     def _write(self, job_id: str, files: Mapping[str, bytes]) -> dict[str, Path]:
+        if not files:
+            return {}
+        with self._lock:
+            self._folder = self._folder or own_folder("pochade-inputs")
         folder = self._folder / job_id
+        folder.mkdir()
         paths = {}
         for number, (name, data) in enumerate(files.items()):
-            folder.mkdir(exist_ok=True)
             paths[name] = folder / str(number)
             paths[name].write_bytes(data)
         return paths
 
     def _sweep(self, message: Message | None) -> None:
         """Remove the inputs of jobs that are over here."""
+        if self._folder is None:
+            return
         over: tuple[str, ...] = ()
         if isinstance(message, JobEvent) and is_terminal(message.event):
             over = (message.job_id,)

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 POLL_S = 10.0
 """How long the actor is asked to wait for news."""
+ROOM_S = 60.0
+"""How long an actor may wait for its place before that is said."""
 STORE_BYTES = 256 * 2**20
 """Shared memory of a cluster of this machine alone; pictures pass through it."""
 QUIET = {
@@ -110,7 +112,7 @@ def _paint(ray: Any, order: Paint, pipe: Pipe) -> None:
     ).start()
     node, place = "", "a machine of the cluster"
     try:
-        node, place = ray.get(actor.place.remote())
+        node, place = ray.get(_noted(ray, actor.place.remote()))
         news: list[Any] = []
         while None not in news:
             news = ray.get(actor.tell.remote(POLL_S))
@@ -122,6 +124,13 @@ def _paint(ray: Any, order: Paint, pipe: Pipe) -> None:
     except ray.exceptions.RayError as error:
         log.error("the worker on %s is gone: %s", place, str(error).replace("\n", " "))
         pipe.send(_gone(ray, error, node, place))
+
+
+def _noted(ray: Any, call: Any) -> Any:
+    """Say in the log when the cluster lets an actor wait."""
+    if not ray.wait([call], timeout=ROOM_S)[0]:
+        log.warning("the Ray cluster has no room for another worker yet")
+    return call
 
 
 def _pass_commands(pipe: Pipe, actor: Any) -> None:

@@ -5,6 +5,7 @@ A prompt is words; these mean something, all others are just words:
     steps=N      model steps of each image (default 2)
     ends=WAY     what its last step does: finish (default), fail, raise, crash (the process exits), hang
     once=FILE    `ends` holds only as long as FILE does not exist; it is created then
+    waits=FILE   its last step comes only once FILE exists
     admit=WAY    what taking it in does: fail, raise
     bytes=N      size of each picture
     fetches=FILE what its first step fetches instead of painting
@@ -18,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from engine import (
     Catalog,
@@ -86,6 +88,10 @@ class Script:
     @property
     def is_last_step(self) -> bool:
         return self.step >= self.steps and self.image + 1 >= len(self.plan.images)
+
+    @property
+    def is_before_last_step(self) -> bool:
+        return self.step + 1 >= self.steps and self.image + 1 >= len(self.plan.images)
 
 
 class ScriptedEngine:
@@ -169,6 +175,8 @@ class ScriptedEngine:
     def _advance(self, job_id: str, script: Script) -> list[Event]:
         if (file := script.words.pop("fetches", None)) is not None:
             return [Progress(stage="fetching", file=file, step=3, steps=7)]
+        if script.is_before_last_step and not Path(script.words.get("waits", "/")).exists():
+            return []
         script.step += 1
         if script.image in script.skipped:
             return self._next_image(job_id, script, ImageSkipped(script.image))
@@ -202,6 +210,13 @@ class ScriptedEngine:
                 while True:
                     time.sleep(3600)
         raise ValueError(way)
+
+
+def with_pid(device: str = "toy", **kwargs: Any) -> ScriptedEngine:
+    """Make an engine whose device says in which process it is."""
+    engine = ScriptedEngine(**kwargs)
+    engine.device = f"{device} {os.getpid()}"
+    return engine
 
 
 def _progress(script: Script) -> Progress:
