@@ -14,7 +14,7 @@ class BurningEngine:
 
     device = "nothing"
 
-    def __init__(self, *, slots: int, steps: int, step_s: float) -> None:
+    def __init__(self, *, slots: int, steps: int, step_s: float, device: str = "auto") -> None:
         self._slots = slots
         self._steps = steps
         self._step_s = step_s

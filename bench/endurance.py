@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -38,7 +39,6 @@ QUIET_S = 30.0
 MB = 1e6
 STEADY_MB = 1.0
 """Growth of a process for 100 jobs in MB that counts as none: caches with a limit still fill."""
-SCRIPTED_ENGINE = "tests.ui.painting_engine:PaintingEngine"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +75,21 @@ def serve(folder: Path, port: int, engine: str) -> int:
     from settings import Settings, read_settings
 
     def scripted(settings: Settings, catalog: Catalog) -> EngineSpec:
-        return EngineSpec(factory=SCRIPTED_ENGINE, kwargs={"slots": 4, "step_s": 0.005})
+        return EngineSpec(factory="bench.endurance:scripted_engine")
 
     if engine == "scripted":
         app.engine_spec = scripted
     flags = {"port": port, "data-dir": folder / "data", "output-dir": folder / "outputs"}
     arguments = [f"--{name}={value}" for name, value in flags.items()]
     return app.serve(read_settings(arguments, {}))
+
+
+def scripted_engine(*, device: str = "auto") -> Any:
+    """Make the engine that follows scripts, on whatever device."""
+    from jobs import EngineSpec
+
+    facts = {"slots": 4, "step_s": 0.005}
+    return EngineSpec(factory="tests.ui.painting_engine:PaintingEngine", kwargs=facts).build()
 
 
 class Studio:
