@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from settings import Settings, read_settings
-from space import find_space, is_zero_gpu, keep_caches, usual_folder
+from space import find_space, is_kept, is_zero_gpu, keep_caches, usual_folder
 
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
     from starlette.requests import Request
+    from starlette.routing import Route
 
     from api.keys import Keys
-    from engine import Catalog, Library, TextRequest
+    from engine import Catalog, Library, Plan, TextRequest
     from engine.net import DownloadPolicy
     from jobs import Build, EngineSpec, Jobs, RayCluster
     from people import Admin, Entrance, People
@@ -264,11 +265,14 @@ def serve(settings: Settings) -> int:
         fetcher=Fetcher(allow_private=settings.allow_private_urls),
         owner_of=visitor_name,
         visitor_of=visitor_facts,
+        place_of=place_facts(settings),
+        seconds_of=lent_seconds(jobs),
     )
     demo = ui.build(studio)
     programs = Programs(settings, jobs, lambda: studio.library)
     admin = open_admin(settings, jobs)
     entrance = open_entrance(settings, admin.people)
+    own_pages = pages(entrance, admin, sign_in_routes(entrance))
     demo.launch(
         server_name=settings.host,
         server_port=settings.port,
@@ -279,7 +283,7 @@ def serve(settings: Settings) -> int:
                 *lent_middleware(),
                 Middleware(Guard, allowed=home_names(settings)),
                 Middleware(Front, api=programs.face),
-                Middleware(Door, entrance=entrance, pages=pages(entrance, admin)),
+                Middleware(Door, entrance=entrance, pages=own_pages),
             ],
         },
         prevent_thread_lock=True,
@@ -294,9 +298,7 @@ def serve(settings: Settings) -> int:
     programs.start()
     gc.collect()
     gc.freeze()  # or each full collection walks all that start-up made, and nobody is answered for 0.2 s
-    if "SPACE_ID" in os.environ and not admin.people.list():
-        log.warning("everyone who reaches this address sees and can delete the page's history")
-    elif not is_loopback(settings) and not admin.people.list():
+    if not is_loopback(settings) and "SPACE_ID" not in os.environ and not admin.people.list():
         log.warning("the page is closed until there are people (python app.py people add NAME)")
     sys.stdout.write(f"Pochade is open at http://{settings.host}:{settings.port}\n")
     sys.stdout.flush()
@@ -369,6 +371,16 @@ def lent_middleware() -> "list[Middleware]":
     from zero_gpu import KeepVisitor
 
     return [Middleware(KeepVisitor)]
+
+
+def lent_seconds(jobs: "Jobs") -> "Callable[[Plan], int] | None":
+    """Make what says for how long a plan needs a card that is lent; None where none is."""
+    if not is_zero_gpu(os.environ):
+        return None
+    from zero_gpu import LentJobs
+
+    assert isinstance(jobs, LentJobs)
+    return jobs.pace.seconds
 
 
 def see_off(admin: "Admin") -> None:
@@ -464,12 +476,24 @@ def read_aliases(named: Sequence[str]) -> dict[str, str]:
 
 
 def open_entrance(settings: Settings, people: "People") -> "Entrance":
-    """Make what says who comes in to the page: everybody while nobody else reaches it, or it is a Space, and it has no people."""
+    """Make what says who comes in to the page: everybody while it has no people, and nobody else reaches it or it is a Space."""
     from api.tickets import Tickets, read_secret
-    from people import Entrance
+    from people import Entrance, SpaceEntrance
 
-    is_home = is_loopback(settings) or "SPACE_ID" in os.environ
-    return Entrance(people, Tickets(read_secret(settings.data_dir / "login.key")), is_home=is_home)
+    tickets, space = Tickets(read_secret(settings.data_dir / "login.key")), find_space(os.environ)
+    if space is not None:
+        return SpaceEntrance(people, tickets, space.author)
+    return Entrance(people, tickets, is_home=is_loopback(settings))
+
+
+def sign_in_routes(entrance: "Entrance") -> "list[Route]":
+    """List the pages by which visitors of a Space sign in; none where it has no OAuth application."""
+    from people import Accounts
+
+    space = find_space(os.environ)
+    if space is None or space.sign_in is None or space.host is None:
+        return []
+    return Accounts(space, space.sign_in, entrance.tickets).routes
 
 
 def open_admin(settings: Settings, jobs: "Jobs") -> "Admin":
@@ -495,11 +519,34 @@ def visitor_name(request: "Request") -> str:
 
 
 def visitor_facts(request: "Request") -> dict[str, str] | None:
-    """Write what the page shows of a visitor; None where nobody has to log in."""
+    """Write what the page shows of a visitor; None where nobody has to log in, and everybody may change everything."""
     from people import VISITOR
+    from people.accounts import ACCOUNT
 
     visitor = request.scope[VISITOR]
-    return {"name": visitor.name, "role": visitor.role} if visitor.has_login else None
+    if not visitor.has_login:
+        return None if visitor.role == "owner" else {"name": "", "role": visitor.role}
+    if visitor.name.startswith(ACCOUNT):
+        name = visitor.name.removeprefix(ACCOUNT)
+        return {"name": name, "role": visitor.role, "account": "huggingface"}
+    return {"name": visitor.name, "role": visitor.role}
+
+
+def place_facts(settings: Settings) -> "Callable[[Request], dict[str, Any]] | None":
+    """Make what tells visitors of a Space what it is; None anywhere else."""
+    from people import VISITOR
+
+    space = find_space(os.environ)
+    if space is None:
+        return None
+    facts = {
+        "hardware": space.hardware,
+        "kept": is_kept(settings.output_dir) and is_kept(settings.data_dir),
+        "sign_in": space.sign_in is not None and space.host is not None,
+        "address": f"https://{space.host}" if space.host else "",
+        "duplicate": f"https://huggingface.co/spaces/{space.id}?duplicate=true",
+    }
+    return lambda request: {**facts, "known": request.scope[VISITOR].cookie is None}
 
 
 def require_entry(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """People: who may use the page, by name and password. Stands before the page and knows nothing of what it shows."""
 
+from people.accounts import Accounts, SpaceEntrance
 from people.admin import Admin
 from people.door import Door
 from people.entrance import Entrance, Visitor
@@ -7,4 +8,14 @@ from people.headers import VISITOR
 from people.pages import pages
 from people.roster import People
 
-__all__ = ["VISITOR", "Admin", "Door", "Entrance", "People", "Visitor", "pages"]
+__all__ = [
+    "VISITOR",
+    "Accounts",
+    "Admin",
+    "Door",
+    "Entrance",
+    "People",
+    "SpaceEntrance",
+    "Visitor",
+    "pages",
+]

@@ -79,7 +79,8 @@ class Door:
         elif (scope.get("method"), path) in OF_OWNERS and visitor.role != "owner":
             await _answer(scope, send, 403, "role: expected an owner of this studio, got a guest")
         else:
-            await self._app(inner, receive, self._while_valid(send, visitor, cookies))
+            inner_send = self._while_valid(send, visitor, cookies)
+            await self._app(inner, receive, _introduce(inner_send, visitor, path))
 
     def _while_valid(self, send: Send, visitor: Visitor, cookies: str) -> Send:
         """End an answer that goes on when its visitor may be here no more."""
@@ -102,6 +103,21 @@ class Door:
             return self._entrance.visitor(cookies) == visitor
         except StorageFailed:
             return False
+
+
+def _introduce(send: Send, visitor: Visitor, path: str) -> Send:
+    """Let a browser that opens the page keep who it is from now on."""
+    cookie = visitor.cookie
+    if path or cookie is None:
+        return send
+
+    async def send_on(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            header = (b"set-cookie", cookie.encode("latin-1"))
+            message = {**message, "headers": [*message.get("headers", ()), header]}
+        await send(message)
+
+    return send_on
 
 
 def _is_ours(path: str) -> bool:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from api.tickets import Tickets
 from engine import EngineError
@@ -25,7 +25,9 @@ class Visitor:
     name: str
     role: Role
     has_login: bool = True
-    """False where nobody has to log in, because the studio has no people and only this machine reaches it."""
+    """False where nobody has to log in, because the studio has no people and only this machine reaches it, or on a Space."""
+    cookie: str | None = field(default=None, compare=False)
+    """What a browser is to keep so that it is known again, as the header ``Set-Cookie`` has it; None where it does already."""
 
 
 class WrongPassword(EngineError):
@@ -127,17 +129,17 @@ class Entrance:
         """
         if not self.people.list():
             return Visitor(LOCAL, "owner", has_login=False) if self._is_home else None
-        facts = self.tickets.read("login", _cookie(cookies))
+        facts = self.tickets.read("login", cookie_of(cookies, COOKIE))
         person = None if facts is None else self.people.find(str(facts["name"]))
         if facts is None or person is None or person.stamp != facts["stamp"]:
             return None
         return Visitor(person.name, person.role)
 
 
-def _cookie(cookies: str) -> str | None:
-    """Find our cookie among all."""
+def cookie_of(cookies: str, wanted: str) -> str | None:
+    """Find one cookie in the header ``Cookie``."""
     for part in cookies.split(";"):
         name, _, value = part.strip().partition("=")
-        if name == COOKIE:
+        if name == wanted:
             return value
     return None

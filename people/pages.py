@@ -1,6 +1,6 @@
 """Our own pages before and beside the studio's: login, logout, the owners' page, and pictures that were shared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -34,11 +34,18 @@ STATUS = {
 }
 
 
-def pages(entrance: Entrance, admin: Admin) -> Starlette:
-    """Put our own pages together."""
+def pages(entrance: Entrance, admin: Admin, more: Sequence[BaseRoute] = ()) -> Starlette:
+    """Put our own pages together.
+
+    Args:
+        entrance: Knows the visitors.
+        admin: What owners look after.
+        more: Routes that go before.
+    """
     doors = _LoginPages(entrance)
     sharing = Sharing(entrance.tickets, admin.jobs, admin.people)
     routes: list[BaseRoute] = [
+        *more,
         Route("/login", doors.show, methods=["GET"]),
         Route("/login", doors.login, methods=["POST"]),
         Route("/logout", doors.logout, methods=["POST"]),

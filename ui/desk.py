@@ -8,6 +8,7 @@ import gradio as gr
 from engine import TextRequest
 from engine.records.literals import json_object
 from jobs import ImageView, Jobs, JobView
+from ui.cost import connect_costs, cost_lines
 from ui.form import Part, component, flat
 from ui.form_events import appear_on, visitor
 from ui.lora_settings import lora_settings
@@ -52,6 +53,7 @@ def desk(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
                     generate = _generate("generate", "for_text")
                     generate_lora = _generate("lora_generate", "for_lora")
                     island("controls.js", "controls")
+            costs = cost_lines(studio, "for_text", "for_lora")
             panel = pictures_panel(start, can_bring=can_bring)
             sheet = sheet_panel()
             island("strip.js", "strip")
@@ -73,6 +75,7 @@ def desk(studio: Studio, demo: gr.Blocks, tabs: gr.Tabs) -> None:
     lora = LoraTab(studio, demo, {"prompt": prompt, **lora_fields})
     lora.submit_on(generate_lora, stage)
     connect_sheet(studio, lora, sheet)
+    connect_costs(studio, demo, costs, text.form, lora.form)
     connect_presets(studio, text.form, column.presets)
     parts = [*dict.fromkeys((*text.parts, *lora.parts)), tabs]
 

@@ -21,4 +21,6 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Tab("History", id="history", elem_id="history_tab"):
                 history_tab()
         desk(studio, demo, tabs)
+        if studio.place_of is not None:
+            island("place.js", "place")
     return demo

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from engine import Catalog, Fetches, Library, check_asked
+from engine import Catalog, Fetches, Library, Plan, check_asked
 from engine.net import Fetcher
 from engine.presets import Preset, read_own_presets
 from jobs import Jobs
@@ -43,6 +43,10 @@ class Studio:
     """Names whose jobs and pictures a visitor sees."""
     visitor_of: Callable[[Request], Mapping[str, str] | None] = lambda request: None
     """Tells name and role of a visitor who has logged in; None where nobody has to."""
+    place_of: Callable[[Request], Mapping[str, Any]] | None = None
+    """Tells a visitor what a Space runs on and who sees his pictures; None anywhere else."""
+    seconds_of: Callable[[Plan], int] | None = None
+    """Says for how long a plan needs a graphics card that is lent by the second; None where it is not."""
     revision: int = field(default=0, init=False)
     """Counts how often the library changed, so that pages see when to look again."""
     fetches: Fetches = field(init=False, repr=False)

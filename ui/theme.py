@@ -8,7 +8,14 @@ from typing import Any
 import gradio as gr
 
 STATIC = Path(__file__).parent / "static"
-_STYLES = ("theme.css", "pictures.css", "downloads.css", "lora_library.css", "grid_sheet.css")
+_STYLES = (
+    "theme.css",
+    "pictures.css",
+    "downloads.css",
+    "lora_library.css",
+    "grid_sheet.css",
+    "place.css",
+)
 
 
 def launch_options() -> dict[str, Any]:

@@ -113,9 +113,9 @@ class _Pages:
         active = self._jobs.active(owner=self._owner(request))
         facts = _studio_facts(self._studio)
         visitor = self._studio.visitor_of(request)
-        return as_json(
-            {"studio": facts, "visitor": visitor, "jobs": [job_facts(job) for job in active]}
-        )
+        place = None if self._studio.place_of is None else self._studio.place_of(request)
+        jobs = [job_facts(job) for job in active]
+        return as_json({"studio": facts, "visitor": visitor, "place": place, "jobs": jobs})
 
     def job(self, request: Request) -> Response:
         return as_json(job_facts(self._job(request)))

@@ -14,6 +14,7 @@ const OVER = ["finished", "failed", "stopped"];
 class Watcher extends EventTarget {
   studio = null; // what the worker is up to
   visitor = null; // who has logged in
+  place = null; // of a Space: what it runs on, who sees pictures
   queue = []; // jobs that are not over
   job = null; // the job on the stage
   progress = null; // {kind, text, fraction} of that job
@@ -57,10 +58,11 @@ class Watcher extends EventTarget {
   async refresh() {
     clearTimeout(this.#timer);
     try {
-      const { studio, visitor, jobs } = await read("state");
+      const { studio, visitor, place, jobs } = await read("state");
       this.offline = false;
       this.studio = studio;
       this.visitor = visitor;
+      this.place = place;
       this.queue = jobs;
       const pictures = jobs.filter((job) => job.paints); // a mask goes to the sketcher, not on the stage
       const first = pictures.find((job) => job.state === "running") ?? pictures[0];
