@@ -62,6 +62,14 @@ class Unreachable(FetchError):
     """Nobody is there, it takes too long, breaks off, or is no answer with a file."""
 
 
+class NoFile(Unreachable):
+    """The answer has another status than that of a file."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"expected a file, got status {status}")
+        self.status = status
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
     """A whole file."""
@@ -148,7 +156,7 @@ class Fetcher:
         headers = {"Accept": accept, "Accept-Encoding": "identity"}
         with self.open(url, headers=headers, timeout_s=timeout_s, until=until) as answer:
             if answer.status_code != 200:
-                raise Unreachable(f"expected a file, got status {answer.status_code}")
+                raise NoFile(answer.status_code)
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             return Fetched(data=_body(answer, max_bytes), content_type=kind, url=answer.url)
 

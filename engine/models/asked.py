@@ -33,7 +33,7 @@ from engine.models.repositories import (
     plain_shards,
 )
 from engine.models.safe_files import SAFE
-from engine.net import Fetcher, FetchError
+from engine.net import Fetcher, FetchError, NoFile
 
 MAX_TEXT = 32 << 20
 """Most bytes of a file that is no weights; tokenizers have about four million."""
@@ -43,6 +43,9 @@ _MAX_LISTING = 16 << 20
 _TIMEOUT_S = 60.0
 """Longest time for a file that is no weights."""
 _HUB = "https://huggingface.co"
+_THE_HUB = "the Hugging Face hub"
+_NONE = (401, 403, 404)
+"""What the hub answers where there is nothing that everybody may read."""
 _VERSION = ".version"
 """File in an unfinished folder that says what it is a copy of."""
 _NAME = re.compile(r"[^\x00-\x1f\x7f\\:/]{1,200}")
@@ -250,9 +253,13 @@ def _read_repository(repository: str, wanted: Wanted, fetcher: Fetcher) -> _Repo
     url = f"{hub_address()}/api/models/{repository}/revision/{wanted.revision}?blobs=true"
     try:
         answer = fetcher.get(url, max_bytes=_MAX_LISTING, timeout_s=_TIMEOUT_S)
+    except NoFile as error:
+        is_none = error.status in _NONE
+        problem = "no public repository of that name" if is_none else "no list of its files now"
+        raise ModelNotFound(f"{repository}: {_THE_HUB} has {problem} ({error})") from error
     except FetchError as error:
-        problem = "expected a public repository on the Hugging Face hub"
-        raise ModelNotFound(f"{repository}: {problem}: {error}") from error
+        problem = f"{_THE_HUB} cannot be reached from this machine ({error}); try again later"
+        raise ModelNotFound(f"{repository}: {problem}") from error
     try:
         facts = json.loads(answer.data)
         commit = facts["sha"]
