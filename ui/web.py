@@ -6,7 +6,7 @@ visitor's own jobs and pictures only; those of others are as unknown as those th
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -152,12 +152,9 @@ class _Pages:
             before=request.query_params.get("before"),
             limit=PAGE,
         )
-        shown = [
-            facts
-            for image in found
-            for facts in (self._grid_above(owner, image), image_facts(image))
-        ]
-        return as_json({"images": [it for it in shown if it], "more": len(found) == PAGE})
+        grids = self._grids_above(owner, found)
+        shown = [it for image in found for it in (*grids.get(image.id, ()), image_facts(image))]
+        return as_json({"images": shown, "more": len(found) == PAGE})
 
     def thumbnail(self, request: Request) -> Response:
         image = self._image(request)
@@ -319,12 +316,18 @@ class _Pages:
             raise FileNotFoundError(f"grid of {job.id}")
         return job
 
-    def _grid_above(self, owner: str, image: ImageView) -> dict[str, Any] | None:
-        """Write the grid that stands above a picture in History: above the newest one of its job."""
-        if not wants_grid(image.plan):
-            return None
-        job = self._jobs.job(image.job_id, owner=owner)
-        return grid_facts(job) if job.images and job.images[-1].id == image.id else None
+    def _grids_above(
+        self, owner: str, images: Sequence[ImageView]
+    ) -> Mapping[str, list[dict[str, Any]]]:
+        """Write the grids that stand in History above pictures, each above the newest one of its job."""
+        wanted = dict.fromkeys(image.job_id for image in images if wants_grid(image.plan))
+        found: dict[str, list[dict[str, Any]]] = {}
+        for job_id in wanted:
+            job = self._jobs.job(job_id, owner=owner)
+            if (facts := grid_facts(job)) is not None:
+                newest = max(job.images, key=lambda image: (image.created_at, image.index))
+                found[newest.id] = [facts]
+        return found
 
     def _image(self, request: Request) -> ImageView:
         return self._jobs.image(request.path_params["image"], owner=self._owner(request))

@@ -99,7 +99,9 @@ async function offer(flip, picture, image) {
     if (both) return both.replaceWith(picture);
     const place = picture.nextSibling;
     const { parentNode } = picture;
-    parentNode.insertBefore(compare(picture, source, image.before), place);
+    const node = compare(picture, source, image.before);
+    parentNode.insertBefore(node, place);
+    node.scrollIntoView({ block: "nearest" });
   });
 }
 
