@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from engine.errors import OutOfMemory
-from engine.models.memory import free_unused, is_out_of_memory
+from engine.models.memory import Tier, free_unused, is_out_of_memory
 from engine.warm import Palette
 from engine.work import Work
 
@@ -61,7 +61,7 @@ class Room:
             work.wait_again()
         if len(images) > 1 or rows > LEAST_ROWS:
             self.max_rows = max(LEAST_ROWS, rows // 2)
-            free_unused()
+            self._free()
         else:
             self._again(busy[0])
 
@@ -80,7 +80,7 @@ class Room:
         """Make room for a job whose image is begun anew, now that nothing runs; where all was tried it fails."""
         memory, tier = self._palette.memory, self._palette.tier
         if self._palette.let_others_go():
-            free_unused()
+            self._free()
             return
         lower = memory.step_down(tier) if work.plan.needs_base_model else None
         if lower is not None:
@@ -91,6 +91,15 @@ class Room:
         else:
             work.has_tried_again = True
         self._clear()
+
+    def _free(self) -> None:
+        """Give back what nobody holds.
+
+        Where streaming broke off, weights of some layers lie on the device, out of reach of patches; such a model is read anew.
+        """
+        if self._palette.tier is Tier.STREAMED:
+            self._palette.let_go()
+        free_unused()
 
     def _clear(self) -> None:
         self._palette.let_go()

@@ -116,14 +116,16 @@ class PromptEncoder:
         is_plain = plan.studio is not None and not plan.studio.is_weighted
         key = (*prompts, plan.clip_skip, is_plain, embeddings_key(texts, embeddings))
         if key not in self._known:
-            self._known[key] = encode_prompts(
-                self._encoders,
-                prompts,
-                clip_skip=plan.clip_skip,
-                embeddings=embeddings,
-                is_plain=is_plain,
-            )
-            self._model.put_texts_off()
+            try:
+                self._known[key] = encode_prompts(
+                    self._encoders,
+                    prompts,
+                    clip_skip=plan.clip_skip,
+                    embeddings=embeddings,
+                    is_plain=is_plain,
+                )
+            finally:
+                self._model.put_texts_off()
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         self._known.move_to_end(key)

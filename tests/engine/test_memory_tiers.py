@@ -1,7 +1,6 @@
 """At each tier the pocket model paints the picture that it paints when everything stays, and its weights can be patched."""
 
 import io
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.libraries import library_of
 pytestmark = pytest.mark.torch
 
 MODELS = str(Path(__file__).parent.parent.parent / "models")
+PICTURE, MASK = "1" * 64, "2" * 64
 TIERS = [Tier.TEXT_OFF, Tier.FP8, Tier.STREAMED]
 CLOSE = 6.0
 """Largest mean difference of pixel levels, of 255, that weights in 8 bits may make."""
@@ -41,13 +41,28 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return new_engine(request.param)
 
 
-def job(engine: Engine, *, dots: float = 0.0, **advanced: Any) -> Plan:
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files that are sent along: a picture, and a mask of its middle."""
+    folder = tmp_path_factory.mktemp("sent")
+    files = {name: folder / f"{name}.png" for name in (PICTURE, MASK)}
+    half = np.zeros((128, 128, 3), np.uint8)
+    half[:, 64:] = (200, 30, 30)
+    Image.fromarray(half).save(files[PICTURE])
+    mask = np.zeros((128, 128), np.uint8)
+    mask[32:96, 32:96] = 255
+    Image.fromarray(mask).save(files[MASK])
+    return files
+
+
+def job(engine: Engine, *, dots: float = 0.0, **fields: Any) -> Plan:
     asked = {
         "prompt": "a large red star on a blue background",
         "styles": (),
         "num_images": 1,
         "loras": [{"path": DOTS, "scale": dots}] if dots else [],
-        "advanced": {"base_model": "pocket", "num_inference_steps": 12, **advanced},
+        "advanced": {"base_model": "pocket", "num_inference_steps": 12},
+        **fields,
     }
     return plan(TextRequest.parse(asked), library_of(engine._palette.catalog), seed=7)
 
@@ -112,23 +127,6 @@ def test_in_8_bits_the_unet_takes_a_quarter_of_its_memory():
     assert sizes[Tier.FP8] < 0.27 * sizes[Tier.RESIDENT]
 
 
-def test_weights_of_a_streamed_unet_lie_in_memory_that_streams_copy_from(engine):
-    """What a stream copies from is what the patcher writes to: the same memory before and after a picture."""
-    if engine._palette.tier is not Tier.STREAMED:
-        pytest.skip("of the streamed tier alone")
-    paint(engine, job(engine))
-    unet = engine._palette.model.loaded.unet
-    assert unet.device == torch.device("cpu")
-    groups = [
-        module._diffusers_hook.get_hook("group_offloading").group
-        for module in unet.modules()
-        if hasattr(module, "_diffusers_hook")
-    ]
-    held = {id(weight) for group in groups for m in group.modules for weight in m.parameters()}
-    held |= {id(weight) for group in groups for weight in group.parameters}
-    assert held == {id(weight) for weight in unet.parameters()}
-
-
 @pytest.mark.parametrize("tier", ["auto", *TIERS], ids=str)
 def test_a_tiny_picture_is_painted_before_a_model_is_ready(tier):
     engine = new_engine(tier)
@@ -136,7 +134,14 @@ def test_a_tiny_picture_is_painted_before_a_model_is_ready(tier):
     assert engine._palette.tier == ("resident" if tier == "auto" else tier)
 
 
-def test_previews_do_not_change_what_is_painted(engine):
-    assert np.array_equal(
-        paint(engine, replace(job(engine), previews=False)), paint(engine, job(engine))
-    )
+def test_repainting_goes_at_each_tier(resident, engine, sent):
+    """The head widens the first layer, the patch changes all, and the end is painted by a copy without the patch."""
+    fields = {"inpaint": {"image": PICTURE, "mask": MASK}}
+    made, wanted = (paint(it, job(it, **fields), sent) for it in (engine, resident))
+    require_like(engine, made, wanted)
+
+
+def test_a_drawing_steers_at_each_tier(resident, engine, sent):
+    slots = [{"image": PICTURE, "type": "PyraCanny", "weight": 1, "stop_at": 1}]
+    made, wanted = (paint(it, job(it, image_prompts=slots), sent) for it in (engine, resident))
+    require_like(engine, made, wanted)
