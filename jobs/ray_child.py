@@ -7,6 +7,7 @@ So an actor has a child of the server beside it, which passes on what either say
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ POLL_S = 10.0
 """How long the actor is asked to wait for news."""
 ROOM_S = 60.0
 """How long an actor may wait for its place before that is said."""
+VERDICT_S = 30.0
+"""How long Ray may take to find out whether an actor is dead or its machine is."""
+LOOK_S = 0.2
 STORE_BYTES = 256 * 2**20
 """Shared memory of a cluster of this machine alone; pictures pass through it."""
 QUIET = {
@@ -122,8 +126,9 @@ def _paint(ray: Any, order: Paint, pipe: Pipe) -> None:
         if Stopping() not in news:
             pipe.send(Gone(f"ended on {place}; the log has the details"))
     except ray.exceptions.RayError as error:
-        log.error("the worker on %s is gone: %s", place, str(error).replace("\n", " "))
-        pipe.send(_gone(ray, error, node, place))
+        verdict = _verdict(ray, actor, error)
+        log.error("the worker on %s is gone: %s", place, str(verdict).replace("\n", " "))
+        pipe.send(_gone(ray, verdict, node, place))
 
 
 def _noted(ray: Any, call: Any) -> Any:
@@ -150,6 +155,19 @@ def _files(command: Command) -> dict[str, bytes]:
     if not isinstance(command, Run):
         return {}
     return {name: path.read_bytes() for name, path in command.inputs.items() if path.exists()}
+
+
+def _verdict(ray: Any, actor: Any, error: Exception) -> Exception:
+    """Wait until Ray knows what became of an actor that it first only could not reach."""
+    until = time.monotonic() + VERDICT_S
+    while not isinstance(error, ray.exceptions.ActorDiedError) and time.monotonic() < until:
+        try:
+            ray.get(actor.place.remote(), timeout=VERDICT_S)
+            break  # it can be reached again, but what it said meanwhile is lost
+        except ray.exceptions.RayError as later:
+            error = later
+            time.sleep(LOOK_S)
+    return error
 
 
 def _gone(ray: Any, error: Exception, node: str, place: str) -> Gone:

@@ -136,6 +136,13 @@ def test_forty_jobs_and_a_killed_worker(crew, tmp_path):
     assert crew.pid(name) != victim
 
 
+def test_a_job_that_takes_its_worker_along_twice_fails_and_no_other_does(crew):
+    crew.until_all_are_ready()
+    bad, *good = (crew.jobs.submit(toy_plan(words)) for words in ("ends=crash", *["steps=9"] * 4))
+    assert crew.jobs.wait(bad, SOON_S).error.kind == "worker_died"
+    assert {crew.jobs.wait(job_id, SOON_S).state for job_id in good} == {"finished"}
+
+
 @pytest.fixture
 def address(crew, point) -> Iterator[str]:  # noqa: F811
     """The fal face over the crew, and fal's client pointed at it."""
