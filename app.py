@@ -178,6 +178,7 @@ def engine_spec(settings: Settings, catalog: "Catalog") -> "EngineSpec":
         "require_safety": settings.require_safety,
         "warm_gb": settings.warm_gb,
         "memory": settings.memory,
+        "compile_dir": str(settings.data_dir / "compiled") if settings.compile else None,
     }
     return EngineSpec(
         factory="engine.engine:create", kwargs=arguments, base_model=catalog.default().name

@@ -44,6 +44,7 @@ class Settings:
     require_safety: bool
     warm_gb: float | None
     memory: str
+    compile: bool
     log_level: str
 
 
@@ -132,6 +133,7 @@ def read_settings(
     )
     tiers = ("auto", "resident", "text-off", "fp8", "streamed")
     flag("memory", "auto", "what of a base model stays on the device", choices=tiers)
+    switch("compile", "compile parts of models in the background, for speed on a large GPU")
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     flag("log-level", "INFO", "how much is logged", type=str.upper, choices=levels)
     values = vars(parser.parse_args(arguments))

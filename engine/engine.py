@@ -4,6 +4,7 @@
 images between two steps. One thread calls it. Knows nothing of queues, owners, HTTP or Gradio.
 """
 
+import dataclasses
 import logging
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from engine.first_picture import paint_first
 from engine.library import Shelves, read_weights
 from engine.logs import of_job
 from engine.loop import step
+from engine.models.compiling import keep_compiled
 from engine.models.devices import choose_device, free_bytes, use_threads
 from engine.models.expander import ModelExpander
 from engine.models.hashes import FileHashes, models_hashes
@@ -68,6 +70,7 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
     warm_gb: float | None = None,
     levers: Levers | None = None,
     memory: str = AUTO,
+    compile_dir: str | None = None,
 ) -> "Engine":
     """Build an engine in the process that is to paint; arguments are plain text so that they cross processes.
 
@@ -87,6 +90,7 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
         levers: How UNets are run; None is as pays on the device.
         memory: What of a base model stays on the device while it is not at work: ``auto``, ``resident``, ``text-off``, ``fp8`` or
             ``streamed``.
+        compile_dir: Folder where compiled parts of UNets are kept; None compiles nothing but what the levers ask for.
 
     Raises:
         InvalidRequest: the device is not there, or cannot do with that memory.
@@ -94,6 +98,9 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
     """
     chosen = choose_device(device)
     use_threads(chosen)
+    if compile_dir is not None:
+        keep_compiled(Path(compile_dir))
+        levers = dataclasses.replace(levers or Levers.usual(chosen), compile=True)
     shelves = Shelves(
         models_dir=Path(models_dir),
         fooocus_dir=Path(fooocus_dir) if fooocus_dir else None,

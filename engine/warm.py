@@ -23,6 +23,7 @@ from engine.library import INTERPOSER
 from engine.loop import Denoiser
 from engine.models.apart import copy_apart
 from engine.models.checkpoints import LoadedModel, load_checkpoint
+from engine.models.compiling import CompiledBlocks
 from engine.models.devices import give_back_memory
 from engine.models.ic_light import load_ic_light
 from engine.models.interposer import Interposer, load_interposer
@@ -142,6 +143,8 @@ class WarmModel:
     """What its UNet knows of texts; None where it works them out at every step."""
     attention: Kernel = "auto"
     """The attention kernel that goes first."""
+    compiled: CompiledBlocks | None = None
+    """Its UNet's blocks, where they are compiled in the background."""
     unpatched: Any = None
     """Its UNet as it is without an inpaint patch, while there is one; weights that the patch leaves alone are shared."""
 
@@ -224,7 +227,8 @@ def warm_up(
     exchange = None if unet is None else partial(load_unet, unet)
     loaded = load_checkpoint(checkpoint, device, exchange=exchange, tier_of=tier_of)
     levers = levers or Levers.usual(device)
-    if loaded.tier.keeps_unet:
+    stays = loaded.tier.keeps_unet
+    if stays:
         pull(levers, loaded.unet)
     return WarmModel(
         loaded=loaded,
@@ -235,8 +239,11 @@ def warm_up(
         preview=preview_decoder(loaded.preview_decoder, loaded.vae),
         vae=loaded.vae,
         guides=Guides(loaded.unet, allow_pickle=allow_pickle),
-        texts=TextKeys(loaded.unet) if levers.cached_text and loaded.tier.keeps_unet else None,
+        texts=TextKeys(loaded.unet) if levers.cached_text and stays else None,
         attention=levers.attention,
+        compiled=CompiledBlocks(loaded.unet, levers.attention)
+        if levers.compile and stays
+        else None,
     )
 
 

@@ -43,7 +43,7 @@ class State(Enum):
 
 def keep_compiled(folder: Path) -> None:
     """Keep compiled code in a folder, so that it is there after the next start; what the environment says goes first."""
-    os.environ.setdefault(CACHE, str(folder))
+    os.environ.setdefault(CACHE, str(folder.absolute()))
 
 
 @dataclass(eq=False)

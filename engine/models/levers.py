@@ -16,7 +16,7 @@ HOPPER = 9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Levers:
-    """How a UNet is run. None of them changes a picture by more than rounding, but for `fp8`."""
+    """How a UNet that stays on its device is run. None of them changes a picture by more than rounding."""
 
     channels_last: bool = True
     """Weights of convolutions in the layout that their kernels read fastest."""
@@ -28,8 +28,6 @@ class Levers:
     """The kernel that goes first; what it cannot do another one does. On a GPU only."""
     compile: bool = False
     """The UNet's transformer blocks compiled in the background; see `engine.models.compiling`."""
-    fp8: bool = False
-    """The linear layers in eight bits, through torchao."""
 
     @classmethod
     def usual(cls, device: torch.device) -> "Levers":

@@ -1,5 +1,6 @@
 """No lever changes a picture by more than rounding, and LoRAs come and go exactly whatever is pulled."""
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +14,7 @@ from engine.conditioning.branch import Branch
 from engine.conditioning.fused_attention import fuse_attention, is_fused, unfuse_attention
 from engine.conditioning.size_ids import SizeIds
 from engine.conditioning.text_keys import TextKeys
+from engine.engine import create
 from engine.loop import Denoiser, Row, predict
 from engine.models.apart import copy_apart
 from engine.models.levers import Kernel, Levers, attending, pull
@@ -215,7 +217,6 @@ def test_every_lever_can_be_pulled_alone_and_none_is_needed(unet):
         "cached_text",
         "attention",
         "compile",
-        "fp8",
     }
     told = branches(unet, 2)
     unet.to(memory_format=torch.channels_last)
@@ -249,3 +250,26 @@ def test_the_kernel_that_is_asked_for_goes_first_and_only_on_a_gpu():
             assert kernel == "auto" or order()[0] == kernel
             assert set(order()) >= {"cudnn", "flash", "efficient", "math"}
         assert order() == usual
+
+
+def test_the_engine_pulls_the_levers_that_it_is_given(models_dir):
+    off = Levers(fused_qkv=False, cached_text=False, channels_last=False)
+    engine = create(str(models_dir), device="cpu", levers=off)
+    plain = engine._palette.load("tiny")
+    assert not is_fused(plain.loaded.unet)
+    assert (plain.texts, plain.compiled, plain.denoiser("karras").texts) == (None, None, None)
+    engine = create(str(models_dir), device="cpu", levers=Levers(compile=True, attention="flash"))
+    fast = engine._palette.load("tiny")
+    assert is_fused(fast.loaded.unet)
+    assert fast.compiled is not None
+    denoiser = fast.denoiser("karras")
+    assert denoiser.texts is fast.texts is not None
+    assert denoiser.attention == "flash"
+
+
+def test_a_folder_for_compiled_code_pulls_that_lever(models_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    engine = create(str(models_dir), device="cpu", compile_dir=str(tmp_path))
+    assert engine._palette.load("tiny").compiled is not None
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
