@@ -80,7 +80,7 @@ class Beginning:
     text: str | None = None
     """What the picture was put into, where that was asked for."""
     is_tiled: bool = False
-    """Whether the VAE decodes in tiles."""
+    """Whether the VAE decodes in tiles in any case; it does so by itself where memory is short."""
 
     def blend(self, seed: int) -> tuple[Blend, ...]:
         """Make the seam that keeps what is not painted, for one run of a sampler with that seed."""

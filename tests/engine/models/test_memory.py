@@ -16,6 +16,7 @@ from engine.models.memory import (
     Tier,
     choose_tier,
     decoding_bytes,
+    has_room_for_whole,
     is_out_of_memory,
     needed,
 )
@@ -102,6 +103,14 @@ def test_the_numbers_of_sdxl_are_those_of_its_networks():
     for name in ("unet", "vae", "painting", "decoding"):
         assert getattr(parts, name) == pytest.approx(getattr(SDXL, name), rel=0.005), name
     assert decoding_bytes(Pipeline.vae, Size(2048, 1024)) == 2 * parts.decoding
+
+
+def test_a_picture_beyond_all_memory_is_not_decoded_as_a_whole():
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL(block_out_channels=(32,), norm_num_groups=32)
+    assert has_room_for_whole(vae, Size(64, 64))
+    assert not has_room_for_whole(vae, Size(2**20, 2**20))
 
 
 @pytest.mark.parametrize("kind", ["cpu", "mps"])
