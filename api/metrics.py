@@ -119,7 +119,9 @@ class _Now(Collector):
         jobs.add_metric(["running"], self._jobs.running())
         yield jobs
         worker = GaugeMetricFamily(
-            f"{PREFIX}_worker_state", "1 for what the worker is up to", labels=["state"]
+            f"{PREFIX}_worker_state",
+            "1 for what the worker that is best off is up to",
+            labels=["state"],
         )
         status = self._jobs.status()
         for state in STATES:
@@ -127,6 +129,16 @@ class _Now(Collector):
         yield worker
         name, meaning = f"{PREFIX}_worker_has_painted", "1 once this worker has made a picture"
         yield GaugeMetricFamily(name, meaning, value=status.has_painted)
+        ready = GaugeMetricFamily(
+            f"{PREFIX}_worker_ready", "1 while this worker takes jobs", labels=["worker"]
+        )
+        load = GaugeMetricFamily(
+            f"{PREFIX}_worker_jobs", "Jobs that this worker paints", labels=["worker"]
+        )
+        for one in self._jobs.workers():
+            ready.add_metric([one.name], one.state == "ready")
+            load.add_metric([one.name], one.jobs)
+        yield from (ready, load)
         name, meaning = f"{PREFIX}_files_bytes", "Bytes that uploaded files take"
         yield GaugeMetricFamily(name, meaning, value=self._files.room.total)
 

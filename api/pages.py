@@ -1,5 +1,6 @@
 """What the fal face says of itself: its OpenAPI documents, a page that shows them without any script, and how it is."""
 
+from collections import Counter
 from html import escape
 from typing import Any
 
@@ -64,7 +65,8 @@ def page_routes(api: Api) -> list[BaseRoute]:
             api.jobs.check_storage()
         except EngineError as error:
             return JSONResponse({"status": "unwritable", "detail": str(error)}, status_code=503)
-        return JSONResponse({"status": "ready"})
+        states = Counter(worker.state for worker in api.jobs.workers())
+        return JSONResponse({"status": "ready", "workers": states})
 
     def metrics(request: Request) -> Response:
         caller(request, api)

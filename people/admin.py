@@ -58,6 +58,10 @@ class Admin:
                 }
                 for job in self.jobs.active(owner=None)
             ],
+            "workers": [
+                {"name": it.name, "state": it.state, "device": it.device, "jobs": it.jobs}
+                for it in self.jobs.workers()
+            ],
             "disk": [_disk(name, folder) for name, folder in self.folders.items()],
         }
 

@@ -125,7 +125,8 @@ def test_the_studio_opens_and_leaves_in_good_order(
     assert status == 200
     assert b"Pochade" in page
     wait_for(address + "/health/ready", 120)
-    assert json.loads(get(address + "/health/ready")[1]) == {"status": "ready"}
+    ready = json.loads(get(address + "/health/ready")[1])
+    assert ready == {"status": "ready", "workers": {"ready": 1}}
     assert get(address + "/", Host="evil.example")[0] == 403
     assert get(address + "/health/live", Origin="https://evil.example")[0] == 403
     process.send_signal(signal.SIGTERM)

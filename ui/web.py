@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from engine import Event, InvalidRequest, draw_control
-from jobs import ImageView, JobView
+from jobs import ImageView, JobView, WorkerStatus
 from ui.answers import FOREVER, MAX_BODY, answering, as_bytes, as_json, file_headers, read_body
 from ui.before import before_file
 from ui.downloads import Wanted, download_facts, read_files
@@ -396,7 +396,7 @@ def _studio_facts(studio: Studio) -> dict[str, Any]:
     return {
         "state": status.state,
         "message": status.message,
-        "device": status.device,
+        "device": _devices(studio.jobs.workers(), status.device),
         "model": status.base_model or base.name,
         "pocket": base.is_pocket,
         "summary": base.summary,
@@ -404,6 +404,14 @@ def _studio_facts(studio: Studio) -> dict[str, Any]:
         "library": studio.revision,
         "downloads": len(studio.fetches.known()),
     }
+
+
+def _devices(workers: Sequence[WorkerStatus], best: str) -> str:
+    """Say on what is painted: the device, or of several workers how many of them are there."""
+    ready = sum(worker.state == "ready" for worker in workers)
+    if len(workers) < 2 or not ready:
+        return best
+    return f"{ready} workers" if ready == len(workers) else f"{ready} of {len(workers)} workers"
 
 
 def _input_facts(upload: Upload) -> dict[str, Any]:

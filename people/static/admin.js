@@ -92,9 +92,12 @@ const job = ({ id, owner, state, position, images, made }) =>
   row(owner, `${images === 1 ? "1 picture" : `${images} pictures`}, ${state}${position ? ` behind ${position}` : ""}, since ${day(made)}`,
     button("Stop", () => act("queue/cancel", { id }, "The job is stopped.")));
 
+const worker = ({ name, state, device, jobs }) =>
+  row(name, [device, state, jobs === 1 ? "1 job" : `${jobs} jobs`].filter(Boolean).join(", "));
+
 const disk = ({ name, path, free, total }) => row(name, `${size(free)} free of ${size(total)} (${path})`);
 
-const LISTS = { people: [person, "Nobody"], keys: [key, "None"], jobs: [job, "Nothing waits or runs"], disk: [disk, ""] };
+const LISTS = { people: [person, "Nobody"], keys: [key, "None"], jobs: [job, "Nothing waits or runs"], workers: [worker, "None"], disk: [disk, ""] };
 const shown = {}; // what each list was drawn from, so that nothing is drawn anew under a hand
 
 async function look() {

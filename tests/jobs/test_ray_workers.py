@@ -27,7 +27,9 @@ from tests.jobs.test_job_process import is_running
 
 SOON_S = 90.0
 SPEC = EngineSpec(
-    factory="tests.jobs.scripted_engine:with_pid", kwargs={"slots": 2, "step_s": 0.01}
+    factory="tests.jobs.scripted_engine:with_pid",
+    kwargs={"slots": 2, "step_s": 0.01},
+    base_model="toy",
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
