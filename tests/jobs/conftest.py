@@ -1,13 +1,12 @@
 """A queue on a fresh folder, with a scripted engine in a thread."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from jobs import Jobs, JobSettings, ThreadWorker
-from jobs.protocol import Worker
+from jobs import Build, Jobs, JobSettings, ThreadWorker
 from tests.jobs.scripted_engine import ScriptedEngine
 
 
@@ -27,9 +26,15 @@ class Studio:
         return JobSettings(data_dir=self.data_dir, output_dir=self.output_dir, **given)
 
     def open(
-        self, worker: Callable[[], Worker] | None = None, *, gated=False, slots=2, **changes
+        self,
+        worker: Build | Mapping[str, Build] | None = None,
+        *,
+        gated=False,
+        slots=2,
+        workers=1,
+        **changes,
     ) -> Jobs:
-        """Start a queue; a gated engine makes a step only when the test releases `gate`."""
+        """Start a queue; gated engines make a step only when the test releases `gate`."""
 
         def build() -> ScriptedEngine:
             self.engines.append(ScriptedEngine(slots=slots, gate=self.gate if gated else None))
@@ -39,7 +44,8 @@ class Studio:
             self.workers.append(ThreadWorker(build))
             return self.workers[-1]
 
-        jobs = Jobs(self.settings(**changes), worker or thread)
+        threads = {f"worker {number}": thread for number in range(workers)}
+        jobs = Jobs(self.settings(**changes), worker or threads)
         self.opened.append(jobs)
         jobs.start()
         return jobs

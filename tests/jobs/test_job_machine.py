@@ -47,17 +47,21 @@ class QueueMachine(RuleBasedStateMachine):
 
     jobs = Bundle("jobs")
 
-    @initialize(slots=st.integers(1, 3))
-    def open(self, slots):
+    @initialize(slots=st.integers(1, 3), workers=st.integers(1, 2))
+    def open(self, slots, workers):
         self.folder = tempfile.TemporaryDirectory()
         self.studio = Studio(Path(self.folder.name))
-        self.slots = slots
+        self.slots, self.workers = slots, workers
         self.submitted = []
         self.start()
 
     def start(self):
         self.queue = self.studio.open(
-            gated=True, slots=self.slots, max_waiting=MAX_WAITING, drain_s=0.05
+            gated=True,
+            slots=self.slots,
+            workers=self.workers,
+            max_waiting=MAX_WAITING,
+            drain_s=0.05,
         )
 
     @rule(
@@ -93,9 +97,10 @@ class QueueMachine(RuleBasedStateMachine):
     def let_the_engine_work(self, steps):
         self.studio.gate.release(steps)
 
-    @rule()
-    def kill_the_worker(self):
-        self.studio.workers[-1].kill()
+    @rule(which=st.integers(1, 2))
+    def kill_a_worker(self, which):
+        for worker in self.studio.workers[-which:][:1]:
+            worker.kill()
         for job in self.submitted:
             job.deaths += 1
 
