@@ -381,7 +381,7 @@ def lent_seconds(jobs: "Jobs") -> "Callable[[Plan], int] | None":
     from zero_gpu import LentJobs
 
     assert isinstance(jobs, LentJobs)
-    return jobs.pace.seconds
+    return jobs.seconds
 
 
 def see_off(admin: "Admin") -> None:

@@ -6,10 +6,12 @@ know Gradio. It has to be imported before torch and Gradio, which it changes; so
 
 import contextvars
 import logging
+import math
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 from engine import EngineError, Fetch, Plan
@@ -58,8 +60,11 @@ class LentJobs(Jobs):
     def __init__(self, visitors: Visitors, pace: Pace, *given: Any) -> None:
         super().__init__(*given)
         self._visitors = visitors
-        self.pace = pace
-        """How long a plan takes."""
+        self._pace = pace
+
+    def seconds(self, plan: Plan) -> int:
+        """Say how many seconds of a visitor's quota a plan needs."""
+        return charged(self._pace.seconds(plan))
 
     def submit(self, plan: Plan, *given: Any, **more: Any) -> str:
         """Take a job in, as `Jobs.submit` does, and note who asks."""
@@ -114,7 +119,7 @@ class ZeroGpu:
         lent = spaces.GPU(duration=seconds)(paint)
 
         def told(*given: Any) -> Story:
-            asked_s = seconds(*given)
+            asked_s = charged(seconds(*given))
             log.info("asks for %d s of a graphics card", asked_s, extra={"job": given[0]})
             try:
                 yield from lent(*given)
@@ -168,6 +173,17 @@ def open_jobs(
         arriving.wait()
     engine.load(base)
     return LentJobs(visitors, pace, settings, lambda: InlineWorker(engine, base))
+
+
+def charged(seconds: int) -> int:
+    """Say what is charged for so many seconds: on some cards more. Versions of ``spaces`` that don't say so charge what is asked."""
+    try:
+        from spaces.zero.client import get_duration_seconds
+
+        charged_s: float = get_duration_seconds(timedelta(seconds=seconds), None)
+        return math.ceil(charged_s)
+    except (ImportError, TypeError):
+        return seconds
 
 
 def token_of_context() -> str | None:

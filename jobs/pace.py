@@ -60,10 +60,14 @@ class Pace:
 
     @contextmanager
     def timing(self, plan: Plan) -> Iterator["Timing"]:
-        """Measure a job that is painted inside, and remember it."""
+        """Measure a job that is painted inside, and remember it, however it ends: one that was cut short above all."""
         timing = Timing()
-        yield timing
-        measured = timing.step_s
+        try:
+            yield timing
+        finally:
+            self._learn(plan, timing.step_s)
+
+    def _learn(self, plan: Plan, measured: float | None) -> None:
         if measured is None or not plan.needs_base_model:
             return
         measured /= _megapixels(plan)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.test_app import ROOT, free_port, get
 
 HOST = "x-y.hf.space"
-START_S = 120.0
+START_S = 240.0
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "LANG": "C.UTF-8",

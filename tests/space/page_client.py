@@ -8,14 +8,14 @@ from typing import Any
 
 import httpx
 
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 
 
 class Visitor:
     """One browser session."""
 
     def __init__(self, address: str, headers: Mapping[str, str] | None = None) -> None:
-        self.http = httpx.Client(base_url=address, headers=headers, timeout=60, trust_env=False)
+        self.http = httpx.Client(base_url=address, headers=headers, timeout=120, trust_env=False)
         self.session = secrets.token_hex(6)
         self.cookie = ""
         self._keep(self.http.get("/", headers={"accept": "text/html"}))

@@ -91,7 +91,7 @@ def test_programs_are_charged_for_theirs(lent) -> None:
     scheduler.asked.clear()
     with visitor(zero, "ann") as ann:
         body = {"prompt": PROMPT, "num_images": 1, "styles": [], "performance": "Extreme Speed"}
-        answer = ann.http.post("/fal-ai/fooocus", json=body, timeout=120)
+        answer = ann.http.post("/fal-ai/fooocus", json=body, timeout=240)
         assert answer.status_code == 200, answer.text
     assert [it["token"] for it in scheduler.calls("schedule")] == [token_of("ann")]
 
