@@ -8,8 +8,10 @@ with a sentence, and every row is printed, and kept by ``--write``, as soon as i
 """
 
 import argparse
+import gc
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.gpu_levers import ON_A_GPU, Variant, lever_variants, tier_variants
+from bench.gpu_levers import ON_A_GPU, Variant, compiling, lever_variants, tier_variants
 from bench.gpu_meter import Budget, Meter, Sample, matmul_rate
 from bench.gpu_sides import (
     OURS,
+    OURS_COMPILED,
     SIDES,
     STOCK,
     NotThere,
@@ -42,7 +45,7 @@ RESULTS = Path(__file__).parent / "GPU.md"
 COMPILE_S = {"real": 150.0, "pocket": 90.0}
 """Seconds that a compiler is expected to take for a UNet."""
 NATIVE = {"real": 1024, "pocket": 128}
-FAILURES = (EngineError, RuntimeError, ImportError, NotThere)
+FAILURES = (EngineError, RuntimeError, ImportError, TimeoutError, NotThere)
 """What may keep one side from taking part; the others go on."""
 
 
@@ -136,7 +139,9 @@ class Bench:
         """Go through scenes, levers and memory tiers while there is time."""
         ours = self._painter(OURS, {})
         stock = Stock(self.subject, self.drawings, self.options.compile_mode)
-        for scene in scenes(ours, stock, self.subject):
+        variant = compiling(self.subject.device)
+        compiled = partial(self._plain_painter, OURS_COMPILED, variant)
+        for scene in scenes(ours, stock, self.subject, compiled):
             if self._has_time(scene.key, scene.title, self._cost(scene)):
                 self._play(scene)
         stock.forget()
@@ -178,8 +183,19 @@ class Bench:
             )
 
     def _plain_painter(self, owner: str, variant: Variant) -> Paint:
-        """Load an engine that paints in another way."""
-        return self._painter(owner, variant.arguments).plain()
+        """Load an engine that paints in another way, and wait for its compiler.
+
+        Raises:
+            TimeoutError: that is not done within the time that is left.
+        """
+        ours = self._painter(owner, variant.arguments)
+        if variant.is_compiled:
+            started = time.monotonic()
+            self._meter.take(owner, ours.plain())
+            if not self._meter.take(owner, partial(ours.settle, max(1.0, self.budget.left)))[1]:
+                raise TimeoutError("its compiler is not done in the time that is left")
+            self.report.note(f"{owner}: compiled in {time.monotonic() - started:.0f} s")
+        return ours.plain()
 
     def _painter(self, owner: str, arguments: Mapping[str, Any]) -> Ours:
         """Load an engine."""
@@ -239,10 +255,10 @@ class Bench:
         for side, prepare in scene.prepare.items():
             if side in self.options.sides:
                 with self._tolerant(f"{scene.title}, {side}"):
-                    paint = self._meter.take(side, prepare)[1]
-                    first[side] = self._meter.take(side, paint)[0].seconds
-                    ready[side] = paint
-        taken = dict(zip(ready, self._rounds(list(ready.items())), strict=True))
+                    ready[side] = self._meter.take(side, prepare)[1]
+                    first[side] = self._meter.take(side, ready[side])[0].seconds
+        able = [(side, paint) for side, paint in ready.items() if side in first]
+        taken = dict(zip(first, self._rounds(able), strict=True))
         for side, samples in taken.items():
             self.report.scene(
                 scene.title,
@@ -254,6 +270,15 @@ class Bench:
                 first=first[side],
             )
             self._learn(samples, scene.pictures)
+        able.clear()
+        for side in list(ready):
+            self._meter.take(side, partial(self._let_go, ready, side))
+
+    @staticmethod
+    def _let_go(ready: dict[str, Paint], side: str) -> None:
+        """Free what a side took for one scene alone."""
+        del ready[side]
+        gc.collect()
 
     def _compare(self, contrast: Contrast) -> None:
         """Paint the same in both ways in turn, and report it."""

@@ -50,6 +50,18 @@ def lever_variants(device: torch.device) -> Iterator[Variant]:
                 )
 
 
+def compiling(device: torch.device) -> Variant:
+    """Give the engine that compiles, whatever is usual."""
+    levers = dataclasses.replace(Levers.usual(device), compile=True)
+    return Variant(
+        lever="compile",
+        setting="on",
+        usual="off",
+        arguments={"levers": levers},
+        is_compiled=True,
+    )
+
+
 def tier_variants() -> Iterator[Variant]:
     """List the memory tiers, from all of a model on the device to next to nothing."""
     for tier in Tier:

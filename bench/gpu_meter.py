@@ -145,13 +145,13 @@ class Meter:
         """Measure one call to the end of its work on the device; gives what it gave, too."""
         synchronize(self._device)
         self._memory.reset()
-        before = self._memory.now()
+        before, held = self._memory.now(), self._held[owner]
         started = time.perf_counter()
         result = action()
         synchronize(self._device)
         seconds = time.perf_counter() - started
-        peak = self._held[owner] + max(0, self._memory.peak() - before)
-        self._held[owner] += self._memory.now() - before
+        peak = held + max(0, self._memory.peak() - before)
+        self._held[owner] = held + self._memory.now() - before
         return Sample(seconds, peak), result
 
     def forget(self, owner: str) -> None:

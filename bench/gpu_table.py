@@ -140,8 +140,8 @@ class Report:
             f"Made by `python -m bench.gpu --model {subject.name} --write` on {datetime.date.today()}, {self._hardware()}; "
             f"torch {torch.__version__}, diffusers {diffusers.__version__}. {subject.steps} steps, guidance 4, "
             f"{subject.size}x{subject.size}, {dtype}; medians of {self.rounds} rounds, all sides in turn in one process, "
-            f"load of the machine {load} at the end. Ratios are medians of those of each round. The first call is apart: it loads, "
-            f"compiles and warms up. {self._memory()}\n"
+            f"load of the machine {load} at the end. Ratios are medians of those of each round. The first call is apart: it loads what "
+            f"only this scene needs, compiles and warms up. {self._memory()}\n"
         )
 
     def _hardware(self) -> str:
@@ -161,7 +161,10 @@ class Report:
 
     def _memory(self) -> str:
         if self.subject.device.type == "cuda":
-            return "Memory is what torch has allocated at most for that side alone."
+            return (
+                "Memory is what torch has allocated at most for that side alone; what the compiled one shares with diffusers' own "
+                "(text encoders, VAE) counts there."
+            )
         return "Memory is how much the process grew for that side, at most; what the system keeps back counts too."
 
 
