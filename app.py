@@ -583,8 +583,8 @@ def home_names(settings: Settings) -> list[str]:
     ]
     if settings.share:
         names.append(".gradio.live")
-    if "SPACE_HOST" in os.environ:
-        names += [os.environ["SPACE_HOST"], "huggingface.co"]
+    if space := find_space(os.environ):
+        names += [*space.hosts, "huggingface.co"]
     return names
 
 

@@ -38,8 +38,8 @@ class Space:
 
     id: str
     """``owner/name``."""
-    host: str | None
-    """Host name that its page has besides the frame on huggingface.co."""
+    hosts: tuple[str, ...]
+    """Host names that its page has besides the frame on huggingface.co; domains of its own come after the first."""
     author: str
     """The account that it belongs to."""
     hardware: str
@@ -49,6 +49,11 @@ class Space:
     sign_in: SignIn | None
     """None where visitors cannot sign in."""
 
+    @property
+    def host(self) -> str | None:
+        """The host name by which Hugging Face knows it."""
+        return self.hosts[0] if self.hosts else None
+
 
 def find_space(environment: Mapping[str, str]) -> Space | None:
     """Read the Space that this is; None anywhere else."""
@@ -57,7 +62,7 @@ def find_space(environment: Mapping[str, str]) -> Space | None:
         return None
     return Space(
         id=name,
-        host=environment.get("SPACE_HOST") or None,
+        hosts=tuple(filter(None, map(str.strip, environment.get("SPACE_HOST", "").split(",")))),
         author=environment.get("SPACE_AUTHOR_NAME") or name.partition("/")[0],
         hardware=_hardware(environment),
         is_zero_gpu=is_zero_gpu(environment),

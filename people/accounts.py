@@ -105,7 +105,9 @@ class Accounts:
         ]
 
     async def begin(self, request: Request) -> Response:
-        """Send a browser to the provider."""
+        """Send a browser to the provider, from the host name that it sends it back to."""
+        if request.url.hostname in self._space.hosts[1:]:
+            return RedirectResponse(f"https://{self._space.host}/login/huggingface", 303)
         state, verifier = secrets.token_urlsafe(24), secrets.token_urlsafe(48)
         try:
             endpoints = await run_in_threadpool(self._endpoints)

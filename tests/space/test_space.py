@@ -16,7 +16,7 @@ def test_a_space_is_read_from_its_variables() -> None:
     found = find_space(
         {
             "SPACE_ID": "ann/studio",
-            "SPACE_HOST": "ann-studio.hf.space",
+            "SPACE_HOST": "ann-studio.hf.space,studio.example",
             "SPACE_AUTHOR_NAME": "ann",
             "ACCELERATOR": "a10g-small",
             "OAUTH_CLIENT_ID": "id",
@@ -27,6 +27,7 @@ def test_a_space_is_read_from_its_variables() -> None:
     )
     assert found is not None
     assert (found.id, found.host, found.author) == ("ann/studio", "ann-studio.hf.space", "ann")
+    assert found.hosts == ("ann-studio.hf.space", "studio.example")
     assert (found.hardware, found.is_zero_gpu) == ("a10g-small", False)
     assert found.sign_in is not None
     assert found.sign_in.provider == "https://hub.example"

@@ -65,7 +65,7 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
 def house(tmp_path: Path, jobs: Jobs, provider: Provider, monkeypatch) -> SpaceHouse:
     environment = {
         "SPACE_ID": "olga/studio",
-        "SPACE_HOST": "x-y.hf.space",
+        "SPACE_HOST": "x-y.hf.space, studio.example",
         "OAUTH_CLIENT_ID": CLIENT,
         "OAUTH_CLIENT_SECRET": SECRET,
         "OPENID_PROVIDER_URL": provider.address,
@@ -162,6 +162,12 @@ def test_an_answer_that_was_not_asked_for_signs_nobody_in(house, provider, chang
     assert answer.status_code == 400
     assert answer.text.count("Signing in did not work") == 1
     assert house.whose(client).startswith("browser:")
+
+
+def test_signing_in_begins_where_it_ends(house) -> None:
+    client = house.come()
+    client.base_url = "https://studio.example"
+    assert client.get("/login/huggingface").headers["location"] == f"{HOME}/login/huggingface"
 
 
 def test_an_answer_in_another_browser_signs_nobody_in(house, provider) -> None:
