@@ -14,6 +14,8 @@ from torch import Tensor
 
 from engine.conditioning.fused_attention import CROSS, project_text
 
+MOST = 4
+"""Calls whose texts are kept: sizes and lengths of text that are painted side by side."""
 ROOM = 2**28
 """Bytes that are kept at most, beside those of the call itself; SDXL takes 26 MB for 77 tokens of a row in 16 bits."""
 
@@ -68,6 +70,6 @@ class TextKeys:
             projected = tuple(project_text(layer, together) for layer in self._layers)
             kept = self._kept[key] = _Kept(tuple(contexts), projected)
         self._kept.move_to_end(key)
-        while len(self._kept) > 1 and self.nbytes > self._room:
+        while len(self._kept) > MOST or (len(self._kept) > 1 and self.nbytes > self._room):
             self._kept.popitem(last=False)
         return kept.projected

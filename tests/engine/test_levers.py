@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.conditioning.branch import Branch
 from engine.conditioning.fused_attention import fuse_attention, is_fused, unfuse_attention
 from engine.conditioning.size_ids import SizeIds
-from engine.conditioning.text_keys import TextKeys
+from engine.conditioning.text_keys import MOST, TextKeys
 from engine.engine import create
 from engine.loop import Denoiser, Row, predict
 from engine.models.apart import copy_apart
@@ -145,7 +145,8 @@ def test_a_fused_network_may_be_moved(unet):
     fuse_attention(unet)
     denoiser = Denoiser(unet, model_sampling("karras"))
     expected = answer(denoiser, told)
-    unet.to(torch.float64)
+    with torch.inference_mode():  # as while a VAE decodes
+        unet.to(torch.float64)
     attn = unet.get_submodule(f"{LAYER}.attn1")
     assert attn.fused.weight.dtype == torch.float64
     unet.to(torch.float32)
@@ -208,6 +209,9 @@ def test_remembered_texts_keep_within_their_room(unet):
         assert small.nbytes <= 3 * one
     small.of([branch.context for branch in told])  # larger than the room: it alone
     assert small.nbytes == 6 * one
+    for branch in told:
+        texts.of([branch.context])
+    assert texts.nbytes == MOST * one < len(told) * one
 
 
 def test_every_lever_can_be_pulled_alone_and_none_is_needed(unet):
