@@ -9,6 +9,7 @@ with a sentence, and every row is printed, and kept by ``--write``, as soon as i
 
 import argparse
 import gc
+import statistics
 import sys
 import tempfile
 import time
@@ -34,7 +35,7 @@ from bench.gpu_sides import (
     Stock,
     scenes,
 )
-from bench.gpu_table import Report, seconds_of
+from bench.gpu_table import Report
 from bench.gpu_weights import BASE, Drawings, Subject, SubjectName, furnish_pocket, furnish_real
 from engine.catalog import POCKET
 from engine.engine import Engine, create
@@ -207,7 +208,7 @@ class Bench:
             return engine
 
         sample, engine = self._meter.take(owner, load)
-        self._load_s = self._load_s or sample.seconds
+        self._load_s = self._load_s or sample.waited
         return Ours(engine, self.subject, self.drawings)
 
     @property
@@ -269,7 +270,8 @@ class Bench:
                 pictures=scene.pictures,
                 first=first[side],
             )
-            self._learn(samples, scene.pictures)
+            if scene.cost == 1.0:
+                self._learn(samples, scene.pictures)
         able.clear()
         for side in list(ready):
             self._meter.take(side, partial(self._let_go, ready, side))
@@ -305,8 +307,8 @@ class Bench:
         return taken
 
     def _learn(self, samples: Sequence[Sample], pictures: int) -> None:
-        """Remember how long the first pictures took, to expect what others will."""
-        self._picture_s = self._picture_s or seconds_of(samples) / pictures
+        """Remember how long pictures took by the clock, to expect what others will."""
+        self._picture_s = statistics.median(sample.waited for sample in samples) / pictures
 
 
 if __name__ == "__main__":

@@ -128,8 +128,11 @@ class Sample(NamedTuple):
     """What one call took."""
 
     seconds: float
+    """Of a GPU's time by the clock; elsewhere of the processor's, which other programs don't lengthen."""
     peak: int
     """Bytes at most, of what its owner had in memory and what the call added; of others that lie beside it nothing."""
+    waited: float = 0.0
+    """Seconds by the clock."""
 
 
 class Meter:
@@ -146,13 +149,14 @@ class Meter:
         synchronize(self._device)
         self._memory.reset()
         before, held = self._memory.now(), self._held[owner]
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         result = action()
         synchronize(self._device)
-        seconds = time.perf_counter() - started
+        worked, waited = time.process_time() - worked, time.perf_counter() - started
+        seconds = worked if self._device.type == "cpu" else waited
         peak = held + max(0, self._memory.peak() - before)
         self._held[owner] = held + self._memory.now() - before
-        return Sample(seconds, peak), result
+        return Sample(seconds, peak, waited), result
 
     def forget(self, owner: str) -> None:
         """Hand back the memory of an owner that nobody refers to any more."""

@@ -165,7 +165,10 @@ class Report:
                 "Memory is what torch has allocated at most for that side alone; what the compiled one shares with diffusers' own "
                 "(text encoders, VAE) counts there."
             )
-        return "Memory is how much the process grew for that side, at most; what the system keeps back counts too."
+        return (
+            "Seconds are those of the processor, which other programs don't lengthen. Memory is how much the process grew for that "
+            "side, at most; what was free inside it does not count."
+        )
 
 
 def _part(text: str, title: str) -> str:
