@@ -16,7 +16,7 @@ from tests.ui.hostile_studio import HostileStudio
 from tests.ui.hostile_text import ALL, IMG, PAYLOADS, RUN, SIGN, WATCH, WORD, pictures, png
 from tests.ui.studios import in_event_loop
 
-WAIT_MS = 10_000
+WAIT_MS = 30_000
 PAGES = ("image/svg+xml", "text/html", "application/xhtml+xml", "text/xml", "text/javascript")
 """Types of what a browser would run as a page of ours."""
 INLINE = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp")
@@ -26,6 +26,12 @@ DROP = """([name, type, data]) => {
     given.items.add(new File([bytes], name, { type }));
     document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: given, bubbles: true }));
 }"""
+GONE = """async (name) => {
+    const { library } = await import("./studio/static/library.js");
+    library.lists.presets.unshift({ id: `gone ${name}`, name: `pwned ${name}`, summary: "", own: true, missing: [] });
+    library.dispatchEvent(new Event("change"));
+}"""
+"""Lists a preset that somebody else has deleted meanwhile."""
 PASTE = """(text) => {
     const given = new DataTransfer();
     given.setData("text/plain", text);
@@ -217,7 +223,10 @@ def test_names_of_files_are_text_in_every_list(page: Any, live: HostileStudio) -
     choose(page, "#presets .combo_box")
     shows(page, "#preset_summary")
     shows(page, "#prompt textarea")
-    choose(page, "#presets .combo_box", at=1)  # one that names a LoRA which is not there
+    page.evaluate(GONE, IMG)
+    choose(page, "#presets .combo_box", at=0)
+    shows(page, ".toast-body")
+    choose(page, "#presets .combo_box", at=2)  # one that names a LoRA which is not there
     page.wait_for_function("document.querySelectorAll('#picked_styles li').length")
     page.click("#generate")
     page.wait_for_selector(".tile, .toast-body, .validation-error")
