@@ -35,8 +35,10 @@ log = logging.getLogger(__name__)
 class Painter:
     """An engine, and the line to it."""
 
-    def __init__(self, spec: EngineSpec, log_level: str) -> None:
-        write_log(log_level)
+    def __init__(self, spec: EngineSpec, log_level: str | None = None) -> None:
+        """Start to build the engine; a log level makes the log of this process ours."""
+        if log_level is not None:
+            write_log(log_level)
         self._spec = spec
         self._line = Line()
         self._lock = threading.Lock()

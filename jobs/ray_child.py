@@ -172,6 +172,8 @@ def _verdict(ray: Any, actor: Any, error: Exception) -> Exception:
 
 def _gone(ray: Any, error: Exception, node: str, place: str) -> Gone:
     """Say how an actor died. No job is to blame when its machine went away, or cannot be reached."""
+    if not node:
+        return Gone("could not start in the cluster; the log has the details")
     has_crashed = isinstance(error, ray.exceptions.ActorDiedError)
     if has_crashed and any(it["NodeID"] == node and it["Alive"] for it in ray.nodes()):
         return Gone(f"died on {place}")
