@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -196,6 +197,16 @@ class Engine:
             EngineError: it is not there, or no base model.
         """
         self._palette.load(base_model)
+
+    def hash_weights(self, plan: Plan) -> None:
+        """Work out the hashes that a plan's pictures record, before any lent time goes by with it.
+
+        Raises:
+            ModelNotFound: weights that it needs are not in the catalog.
+        """
+        for item in self._weights_of(plan) if plan.save_metadata else ():
+            with suppress(OSError):  # one that is gone is told of when the plan is painted
+                self._hashes.get(item.path)
 
     @property
     def device(self) -> str:

@@ -40,6 +40,13 @@ class Lent(Engine, Protocol):
             EngineError: it cannot be loaded.
         """
 
+    def hash_weights(self, plan: Plan) -> None:
+        """Work out the hashes of a plan's weights, which forked processes then know.
+
+        Raises:
+            EngineError: weights that it needs are not there.
+        """
+
 
 class Lender(Protocol):
     """Lends a device."""
@@ -172,6 +179,7 @@ class InlineEngine:
             if fetch.error is not None:
                 raise fetch.error
         yield [Progress(stage="loading")]
+        self._engine.hash_weights(plan)
         ending: list[Event] = []
         call = self._paint(job_id, write_plan(plan), paths, skips)
         with self._pace.timing(plan) as timing, closing(call):

@@ -11,6 +11,7 @@ from engine import (
     ImageReady,
     ImageSkipped,
     ModelNotFound,
+    Plan,
     Progress,
     Stopped,
 )
@@ -21,8 +22,15 @@ from tests.jobs.test_queue import SOON_S, story
 
 
 class LoadingEngine(ScriptedEngine):
+    def __init__(self, **script) -> None:
+        super().__init__(**script)
+        self.hashed: list[str] = []
+
     def load(self, base_model: str) -> None:
         self.preload(base_model)
+
+    def hash_weights(self, plan: Plan) -> None:
+        self.hashed.append(plan.prompt)
 
 
 class Lender:

@@ -45,7 +45,7 @@ function greet(place, visitor) {
   place.replaceChildren(
     el("summary", { title: `Logged in as ${visitor.name}` }, visitor.name),
     el("div", {},
-      visitor.role === "owner" ? el("a", { href: address("../admin") }, "People, keys, queue") : null,
+      visitor.role === "owner" ? el("a", { href: address("../admin"), target: window.top === window ? null : "_blank" }, "People, keys, queue") : null,
       visitor.account ? null : el("button", { type: "button", id: "change_password", onclick: () => (place.removeAttribute("open"), askPassword(visitor.name)) }, "Change password"),
       el("button", { type: "button", id: "log_out", onclick: leave }, "Log out")));
 }
