@@ -45,7 +45,7 @@ def test_inputs_are_there_while_the_job_is_and_gone_with_it(painter, tmp_path):
     assert [it.job_id for it in news if isinstance(it, JobEvent)][-1] == "a job"
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     painter.obey(1, Quit(), {})
-    assert Stopping() in told(painter, (Stopping, type(None)))
+    assert Stopping() in told(painter, type(None))
     assert not list(tmp_path.iterdir())
 
 
