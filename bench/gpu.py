@@ -160,7 +160,13 @@ class Bench:
                     self._meter.forget(contrast.owner)
 
     def _contrasts(self, ours: Ours) -> Iterator[Contrast]:
-        """List what is compared with the usual way: first what jobs decide, then what engines are built with."""
+        """List what is compared with the usual way: levers of engines, jobs together or in turn, memory tiers."""
+        is_gpu = self.subject.device.type == "cuda"
+        usual = ours.plain()
+        yield Contrast(lever="previews", settings=("on", "off"), prepare=ours.shown, usual=usual)
+        for variant in lever_variants(self.subject.device):
+            if is_gpu or variant.lever not in ON_A_GPU:
+                yield self._contrast(variant, usual)
         yield Contrast(
             lever="batching",
             settings=("off", "on"),
@@ -168,20 +174,20 @@ class Bench:
             usual=ours.together(),
             pictures=self.subject.jobs,
         )
-        usual = ours.plain()
-        yield Contrast(lever="previews", settings=("on", "off"), prepare=ours.shown, usual=usual)
-        is_gpu = self.subject.device.type == "cuda"
-        variants = [*lever_variants(self.subject.device), *tier_variants()]
-        for variant in (it for it in variants if is_gpu or it.lever not in ON_A_GPU):
-            owner = f"{variant.lever} {variant.setting}"
-            yield Contrast(
-                lever=variant.lever,
-                settings=(variant.setting, variant.usual),
-                prepare=partial(self._plain_painter, owner, variant),
-                usual=usual,
-                owner=owner,
-                set_up_s=self._load_s + self._compile_s * variant.is_compiled,
-            )
+        for variant in tier_variants():
+            yield self._contrast(variant, usual)
+
+    def _contrast(self, variant: Variant, usual: Paint) -> Contrast:
+        """Compare an engine that is loaded for it with the usual one."""
+        owner = f"{variant.lever} {variant.setting}"
+        return Contrast(
+            lever=variant.lever,
+            settings=(variant.setting, variant.usual),
+            prepare=partial(self._plain_painter, owner, variant),
+            usual=usual,
+            owner=owner,
+            set_up_s=self._load_s + self._compile_s * variant.is_compiled,
+        )
 
     def _plain_painter(self, owner: str, variant: Variant) -> Paint:
         """Load an engine that paints in another way, and wait for its compiler.

@@ -153,6 +153,8 @@ class Report:
                 else f", {self.rate:.0f} TFLOP/s measured on a large product of matrices"
             )
             return f"{name} with CUDA {torch.version.cuda}{rate}"
+        if self.subject.device.type != "cpu":
+            return f"{self.subject.device.type} of {platform.machine()}"
         cores = available_cores()
         return (
             f"{self.subject.name} model on {cores} CPU cores of {platform.machine()} ({torch.get_num_threads()} thread(s)); "

@@ -42,7 +42,7 @@ def test_scenes_and_levers_have_rows(tmp_path: Path) -> None:
     both = [[title, who] for title in titles for who in ("Pochade", "diffusers")]
     missing = [side for side in both if side not in sides]
     assert missing in ([], [[titles[3], "diffusers"]])  # without the library peft
-    assert [cells(row)[0] for row in report.levers] == ["batching", "previews", "channels_last"]
+    assert [cells(row)[0] for row in report.levers] == ["previews", "channels_last", "batching"]
     assert "attention: left out, it is for a GPU" in report.notes
     for row in (*report.scenes, *report.levers):
         assert float(cells(row)[2]) > 0
