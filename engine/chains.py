@@ -55,7 +55,10 @@ class _Chain:
     """The latest version of each picture, a PNG."""
     mask: Path | None = None
     """What was found for the enhancement at hand."""
+    misses: list[str] = field(default_factory=list)
+    """What was looked for and not found."""
     notes: list[str] = field(default_factory=list)
+    """What people should know of its parts."""
     timings: Counter[str] = field(default_factory=Counter)
     flags: dict[int, bool] = field(default_factory=dict)
 
@@ -222,10 +225,11 @@ class Chains:
                 pass  # by a person; its part is over then
             case Finished():
                 chain.timings.update(event.timings)
+                chain.notes += event.notes
                 yield from self._go_on(chain)
             case Failed() if _is_nothing(chain, event):
                 log.info("%s: %s", chain.step.name, event.message, extra={"job": chain.job_id})
-                chain.notes.append(f"{chain.step.name}: nothing was found to repaint")
+                chain.misses.append(f"{chain.step.name}: nothing was found to repaint")
                 chain.mask = None
                 yield from self._step_over(chain)
             case _:
@@ -263,11 +267,11 @@ class Chains:
         if chain.todo:
             self._admit(chain.job_id, *chain.next())
             return
-        if chain.notes and not chain.flags:
-            raise InvalidRequest("enhance.regions", "; ".join(chain.notes))
+        if chain.misses and not chain.flags:
+            raise InvalidRequest("enhance.regions", "; ".join(chain.misses))
         timings = {stage: round(seconds, 4) for stage, seconds in chain.timings.items()}
         flags = tuple(flag for _, flag in sorted(chain.flags.items()))
-        notes = tuple(dict.fromkeys(chain.notes))
+        notes = tuple(dict.fromkeys([*chain.misses, *chain.notes]))
         yield Finished(timings=timings, has_nsfw_concepts=flags, notes=notes)
 
 

@@ -186,6 +186,14 @@ def test_a_card_steps_down_until_the_picture_comes(engine, job, run):
     assert again[-1].notes == ()
 
 
+def test_a_job_of_several_parts_says_it_too(job, run):
+    card = new_card()
+    with shortage(UNet2DConditionModel, first=1, times=2):
+        end = run(card, job(enhance={"upscale_or_vary": "Vary (Subtle)"}))["0"][-1]
+    assert isinstance(end, Finished)
+    assert end.notes[-1] == f"memory ran out, so it was painted with less: {Tier.STREAMED.words}"
+
+
 def test_after_a_picture_that_fits_nowhere_all_is_as_before(job, run):
     card = new_card()
     with shortage(UNet2DConditionModel, times=ALWAYS):
