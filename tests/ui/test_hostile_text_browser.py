@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import gc
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -26,12 +27,6 @@ DROP = """([name, type, data]) => {
     given.items.add(new File([bytes], name, { type }));
     document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: given, bubbles: true }));
 }"""
-GONE = """async (name) => {
-    const { library } = await import("./studio/static/library.js");
-    library.lists.presets.unshift({ id: `gone ${name}`, name: `pwned ${name}`, summary: "", own: true, missing: [] });
-    library.dispatchEvent(new Event("change"));
-}"""
-"""Lists a preset that somebody else has deleted meanwhile."""
 PASTE = """(text) => {
     const given = new DataTransfer();
     given.setData("text/plain", text);
@@ -201,6 +196,9 @@ def test_words_are_text_from_the_prompt_to_history(page: Any, live: HostileStudi
 def test_names_of_files_are_text_in_every_list(page: Any, live: HostileStudio) -> None:
     open_lists(page, "#common_settings")
     page.click("#model_settings-button")
+    page.route(re.compile("/studio/(lists|refresh)$"), add_gone)
+    page.click("#refresh_files")
+    shows(page, "#studio_toast", "can be chosen")
     open_lists(page, "#model_settings")
     choose(page, "#lora_rows .combo_box >> nth=0")
     shows(page, "#lora_rows .lora_title")
@@ -220,14 +218,11 @@ def test_names_of_files_are_text_in_every_list(page: Any, live: HostileStudio) -
     page.click(".style:visible >> nth=0")
     shows(page, "#picked_styles")
     page.click("#common_settings-button")
-    choose(page, "#presets .combo_box")
+    choose(page, "#presets .combo_box")  # the one that is gone
+    shows(page, ".toast-body")
+    choose(page, "#presets .combo_box", at=1)
     shows(page, "#preset_summary")
     shows(page, "#prompt textarea")
-    page.evaluate(GONE, IMG)
-    choose(page, "#presets .combo_box", at=0)
-    shows(page, ".toast-body")
-    choose(page, "#presets .combo_box", at=2)  # one that names a LoRA which is not there
-    page.wait_for_function("document.querySelectorAll('#picked_styles li').length")
     page.click("#generate")
     page.wait_for_selector(".tile, .toast-body, .validation-error")
     to_tab(page, "LoRA")
@@ -273,6 +268,11 @@ def test_records_and_pictures_are_taken_as_text(page: Any, live: HostileStudio) 
     page.click("#describe")
     live.gate.release(2)
     shows(page, "#prompt textarea")
+    page.click("#enhance_button")
+    for name in ("look_for", "prompt", "negative_prompt"):
+        page.fill(f"#enhance_0_{name} textarea, #enhance_0_{name} input", IMG)
+    page.click("#common_settings-button")
+    paint(page, live, IMG)
 
 
 def test_names_labels_and_paths_are_text_for_owners(watched: Watched, live: HostileStudio) -> None:
@@ -374,6 +374,15 @@ def look(page: Any, url: str) -> None:
     """Open an address as a page; one that is a download is left."""
     with contextlib.suppress(Error):
         page.goto(url)
+
+
+def add_gone(route: Any) -> None:
+    """List a preset that is there no more."""
+    answer = route.fetch()
+    lists = answer.json()
+    gone = {"id": f"gone {IMG}", "name": f"pwned {IMG}", "summary": "", "own": True, "missing": []}
+    lists["presets"].insert(0, gone)
+    route.fulfill(response=answer, json=lists)
 
 
 def open_lists(page: Any, column: str) -> None:
