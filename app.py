@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from settings import Settings, read_settings
-from space import find_space, is_kept, is_zero_gpu, keep_caches, usual_folder
+from space import find_space, is_kept, is_space, is_zero_gpu, keep_caches, usual_folder
 
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
@@ -299,7 +299,7 @@ def serve(settings: Settings) -> int:
     programs.start()
     gc.collect()
     gc.freeze()  # or each full collection walks all that start-up made, and nobody is answered for 0.2 s
-    if not is_loopback(settings) and "SPACE_ID" not in os.environ and not admin.people.list():
+    if not is_loopback(settings) and not is_space(os.environ) and not admin.people.list():
         log.warning("the page is closed until there are people (python app.py people add NAME)")
     sys.stdout.write(f"Pochade is open at http://{settings.host}:{settings.port}\n")
     sys.stdout.flush()
@@ -447,10 +447,10 @@ def openness(settings: Settings, keys: "Keys") -> "Callable[[], bool]":
     from people import People
 
     people = People(settings.data_dir)
-    is_home, is_space = is_loopback(settings), "SPACE_ID" in os.environ
+    is_home, is_public = is_loopback(settings), is_space(os.environ)
 
     def is_open() -> bool:
-        return (is_space or (is_home and not keys.list())) and not people.list()
+        return (is_public or (is_home and not keys.list())) and not people.list()
 
     return is_open
 
@@ -560,7 +560,7 @@ def require_entry(settings: Settings) -> None:
     from engine import InvalidRequest
     from people import People
 
-    if is_loopback(settings) or "SPACE_ID" in os.environ:
+    if is_loopback(settings) or is_space(os.environ):
         return
     if People(settings.data_dir).list() or Keys(settings.data_dir).list():
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from space import usual_folder, usual_port
+from space import is_space, usual_folder, usual_port
 
 HERE = Path(__file__).resolve().parent
 
@@ -77,7 +77,7 @@ def read_settings(
 
     flag(
         "host",
-        "0.0.0.0" if "SPACE_ID" in environment else "127.0.0.1",
+        "0.0.0.0" if is_space(environment) else "127.0.0.1",
         "address to listen on; 0.0.0.0 lets the whole network in",
     )
     flag("port", usual_port(environment), "port to listen on", type=int)

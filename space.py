@@ -57,9 +57,9 @@ class Space:
 
 def find_space(environment: Mapping[str, str]) -> Space | None:
     """Read the Space that this is; None anywhere else."""
-    name = environment.get("SPACE_ID")
-    if not name:
+    if not is_space(environment):
         return None
+    name = environment["SPACE_ID"]
     return Space(
         id=name,
         hosts=tuple(filter(None, map(str.strip, environment.get("SPACE_HOST", "").split(",")))),
@@ -68,6 +68,11 @@ def find_space(environment: Mapping[str, str]) -> Space | None:
         is_zero_gpu=is_zero_gpu(environment),
         sign_in=_sign_in(environment),
     )
+
+
+def is_space(environment: Mapping[str, str]) -> bool:
+    """Say whether this is a Space; an empty id is none."""
+    return bool(environment.get("SPACE_ID"))
 
 
 def is_zero_gpu(environment: Mapping[str, str]) -> bool:
@@ -83,7 +88,7 @@ def usual_folder(environment: Mapping[str, str], name: str, bucket: Path = BUCKE
         name: ``data`` or ``outputs``.
         bucket: Where the bucket is mounted, if there is one.
     """
-    if not environment.get("SPACE_ID"):
+    if not is_space(environment):
         return name
     if bucket.is_dir() and os.access(bucket, os.W_OK):
         return str(bucket / "pochade" / name)
@@ -92,7 +97,7 @@ def usual_folder(environment: Mapping[str, str], name: str, bucket: Path = BUCKE
 
 def usual_port(environment: Mapping[str, str]) -> str:
     """Say which port the page gets unless it is told."""
-    given = (environment.get(name) for name in PORTS if environment.get("SPACE_ID"))
+    given = (environment.get(name) for name in PORTS if is_space(environment))
     return next(filter(None, given), "7860")
 
 

@@ -34,6 +34,7 @@ class FileHashes:
         self._known = _read(cache_file)
         self._waiting: queue.SimpleQueue[Path] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._has_complained = False
 
     def get(self, path: Path) -> str:
         """Compute a hash, or look it up; 64 hex digits.
@@ -85,7 +86,9 @@ class FileHashes:
             try:
                 _write(self._cache_file, self._known)
             except OSError as error:
-                log.warning("hashes are not remembered: %s", error)
+                if not self._has_complained:  # there are as many files as weights
+                    log.warning("hashes are not remembered: %s", error)
+                self._has_complained = True
 
     def prefetch(self, paths: Iterable[Path]) -> None:
         """Compute hashes in the background, one after another."""

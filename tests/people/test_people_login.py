@@ -310,7 +310,7 @@ def test_the_command_reads_the_data_folder_from_the_flag(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("flags", [["--host", "0.0.0.0"], ["--share"]])
 def test_nobody_else_is_let_in_before_there_are_people(tmp_path, flags, monkeypatch) -> None:
-    monkeypatch.delenv("SPACE_ID", raising=False)
+    monkeypatch.setenv("SPACE_ID", "")  # none
     settings = read_settings([*flags, "--data-dir", str(tmp_path)], {})
     with pytest.raises(InvalidRequest, match="python app.py people add NAME --owner"):
         app.require_entry(settings)

@@ -8,8 +8,11 @@ from settings import read_settings
 from space import find_space, is_kept, keep_caches, usual_folder
 
 
-def test_nothing_is_a_space_without_an_id() -> None:
-    assert find_space({"SYSTEM": "spaces", "SPACE_HOST": "x-y.hf.space"}) is None
+@pytest.mark.parametrize("more", [{}, {"SPACE_ID": ""}])
+def test_nothing_is_a_space_without_an_id(more) -> None:
+    environment = {"SYSTEM": "spaces", "SPACE_HOST": "x-y.hf.space", **more}
+    assert find_space(environment) is None
+    assert read_settings([], environment).host == "127.0.0.1"
 
 
 def test_a_space_is_read_from_its_variables() -> None:

@@ -122,3 +122,12 @@ def test_a_missing_file_is_an_error(hashes: FileHashes, tmp_path: Path) -> None:
     assert hashes.peek(tmp_path / "none") is None
     with pytest.raises(FileNotFoundError):
         hashes.get(tmp_path / "none")
+
+
+def test_a_folder_that_cannot_be_written_is_told_of_once(tmp_path, caplog) -> None:
+    (tmp_path / "data").write_bytes(b"a file, where a folder would be")
+    hashes = FileHashes(tmp_path / "data" / "hashes.json")
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(name.encode())
+        assert hashes.get(tmp_path / name) == sha256(name.encode())
+    assert sum("not remembered" in it for it in caplog.messages) == 1
