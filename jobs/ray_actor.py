@@ -62,7 +62,7 @@ class Painter:
             files: Of a `Run`, its inputs, since this machine has not the server's disk.
         """
         if isinstance(command, Run):
-            command = replace(command, inputs=self._write(command.job_id, files))
+            command = replace(command, inputs=self._inputs(command.job_id, files))
         with self._lock:
             self._early[number] = command
             while self._next in self._early:
@@ -100,6 +100,14 @@ class Painter:
         if not isinstance(message, Ready):
             return message
         return replace(message, device=f"{message.device} on {socket.gethostname()}")
+
+    def _inputs(self, job_id: str, files: Mapping[str, bytes]) -> dict[str, Path]:
+        """Write a job's inputs; without those that it needs it fails, while later commands are still followed."""
+        try:
+            return self._write(job_id, files)
+        except OSError as error:
+            log.error("inputs cannot be written: %s", error, extra={"job": job_id})
+            return {}
 
     def _write(self, job_id: str, files: Mapping[str, bytes]) -> dict[str, Path]:
         if not files:

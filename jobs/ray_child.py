@@ -4,6 +4,7 @@ Ray ends a process whose cluster goes away, takes its signals and prints as it l
 So an actor has a child of the server beside it, which passes on what either says; when it ends, Ray ends the actor.
 """
 
+import contextlib
 import logging
 import os
 import threading
@@ -56,7 +57,8 @@ def main() -> None:
                 _paint(ray, order, pipe)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         log.debug("Ray", exc_info=True)
-        pipe.send(Unable(f"Ray: {str(error).strip().splitlines()[0]}"))
+        words = str(error).strip() or type(error).__name__
+        pipe.send(Unable(f"Ray: {words.splitlines()[0]}"))
     except EOFError:
         pass  # the server is gone
     finally:
@@ -154,7 +156,11 @@ def _files(command: Command) -> dict[str, bytes]:
     """Read what a job's inputs hold; the engine says so where one is missing."""
     if not isinstance(command, Run):
         return {}
-    return {name: path.read_bytes() for name, path in command.inputs.items() if path.exists()}
+    found = {}
+    for name, path in command.inputs.items():
+        with contextlib.suppress(OSError):
+            found[name] = path.read_bytes()
+    return found
 
 
 def _verdict(ray: Any, actor: Any, error: Exception) -> Exception:

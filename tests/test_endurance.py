@@ -38,7 +38,7 @@ POOLS = ("AnyIO worker", "asyncio_", "ThreadPoolExecutor")
 """Threads that a library keeps for later, as many as there was to do at once."""
 TABLES = (dict, list, set, OrderedDict, deque)
 WARM_UP, ROUNDS = 2, 9
-SOON_S = 20.0
+SOON_S = 60.0
 
 
 class Held:

@@ -13,7 +13,7 @@ from jobs.protocol import Cancel, JobEvent, Quit, Ready, Run, Stopping
 from jobs.ray_actor import Painter
 from tests.jobs.scripted_engine import toy_plan
 
-SOON_S = 15.0
+SOON_S = 60.0
 LAST_PID = 2**22
 """No process has a higher number on Linux."""
 
@@ -53,6 +53,13 @@ def test_commands_that_overtake_each_other_are_obeyed_in_order(painter):
     painter.obey(1, Cancel("a job"), {})
     painter.obey(0, run("steps=1000000"), {"mask": b""})
     painter.obey(2, Quit(), {})
+    assert Stopping() in told(painter, Stopping)
+
+
+def test_inputs_that_cannot_be_written_hold_no_later_command_up(painter, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
+    painter.obey(0, run("steps=2"), {"mask": b"bytes"})
+    painter.obey(1, Quit(), {})
     assert Stopping() in told(painter, Stopping)
 
 

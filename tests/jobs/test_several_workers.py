@@ -10,7 +10,7 @@ from jobs import EngineSpec, ThreadWorker
 from jobs.staff import devices_of, on_devices
 from tests.jobs.scripted_engine import ScriptedEngine, toy_plan
 
-SOON_S = 15.0
+SOON_S = 60.0
 
 
 def until(condition):
