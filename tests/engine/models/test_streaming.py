@@ -3,7 +3,7 @@
 There is no device here: a second place in the same memory stands for one, and what a stream does is done at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,13 @@ from diffusers.hooks.group_offloading import (
 )
 from safetensors.torch import save_file
 
+from engine.conditioning.image_attention import (
+    ImagePrompt,
+    ImageTokens,
+    attend_images,
+    attention_kwargs,
+    image_layers,
+)
 from engine.models.apart import copy_apart
 from engine.models.memory import Tier, house_unet
 from engine.models.patches import Patch, WeightPatcher
@@ -87,7 +94,7 @@ def patch(tmp_path: Path, plain: Any) -> Patch:
 
 
 @torch.inference_mode()
-def answer(unet: Any) -> torch.Tensor:
+def answer(unet: Any, told_beside: Mapping[str, Any] | None = None) -> torch.Tensor:
     drawn = torch.Generator().manual_seed(2)
     width = unet.config.cross_attention_dim
     pooled = unet.config.projection_class_embeddings_input_dim
@@ -99,9 +106,22 @@ def answer(unet: Any) -> torch.Tensor:
     x = torch.randn(1, 4, 8, 8, generator=drawn)
     context = torch.randn(1, 77, width, generator=drawn)
     made: torch.Tensor = unet(
-        x, torch.tensor([500.0]), context, added_cond_kwargs=told, return_dict=False
+        x,
+        torch.tensor([500.0]),
+        context,
+        cross_attention_kwargs=told_beside,
+        added_cond_kwargs=told,
+        return_dict=False,
     )[0]
     return made
+
+
+def an_image(unet: Any) -> Mapping[str, Any] | None:
+    """What a call is told that follows an image."""
+    keys = tuple(torch.ones(1, 4, width) for width in image_layers(unet).values())
+    tokens = ImageTokens(keys, keys)
+    prompt = ImagePrompt(positive=tokens, negative=tokens, weight=0.5)
+    return attention_kwargs([[(prompt, False)]])
 
 
 def test_patches_reach_a_streamed_unet_and_leave_it(streamed, plain, patch):
@@ -129,6 +149,18 @@ def test_the_other_memory_is_left_after_each_call(streamed):
     for _ in range(2):
         answer(streamed)
         assert {name: weight.data_ptr() for name, weight in streamed.named_parameters()} == before
+
+
+def test_no_layer_is_left_behind_by_a_call_that_follows_an_image(streamed, plain):
+    """Layers are brought ahead in the order of the first call, so all calls need one order."""
+    before = {name: weight.data_ptr() for name, weight in streamed.named_parameters()}
+    answer(streamed)
+    for unet in (streamed, plain):
+        attend_images(unet)
+    wanted = answer(plain, an_image(plain))
+    assert torch.equal(answer(streamed, an_image(streamed)), wanted)
+    assert not torch.equal(wanted, answer(plain))
+    assert {name: weight.data_ptr() for name, weight in streamed.named_parameters()} == before
 
 
 @pytest.mark.parametrize("tier", list(Tier), ids=str)
