@@ -9,7 +9,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -56,14 +57,15 @@ class _Width:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Task:
-    width: _Width
+    width: "weakref.ref[_Width]"
+    """No hold on the blocks, which may be let go before their turn comes."""
     shape: Shape
     hidden: Tensor
     told: Mapping[str, Any]
 
 
 class CompiledBlocks:
-    """The transformer blocks of one UNet, and the thread that compiles them."""
+    """The transformer blocks of one UNet, and the thread that compiles them, which ends when the UNet is let go."""
 
     def __init__(
         self, unet: Any, kernel: Kernel = "auto", backend: str | Callable[..., Any] = "inductor"
@@ -78,8 +80,10 @@ class CompiledBlocks:
         from diffusers.models.attention import BasicTransformerBlock
 
         attend_images(unet)
-        self._unet, self._kernel, self._backend = unet, kernel, backend
-        self._tasks: SimpleQueue[_Task] = SimpleQueue()
+        self._kernel, self._backend = kernel, backend
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        """None is the last."""
+        weakref.finalize(unet, self._tasks.put, None).atexit = False
         self._thread: threading.Thread | None = None
         self._open = 0
         self._changed = threading.Condition()
@@ -106,26 +110,25 @@ class CompiledBlocks:
             self._thread.start()
 
     def _work(self) -> None:
-        while True:
-            task = self._tasks.get()
-            task.width.states[task.shape] = self._compile(task)
-            del task
+        while (task := self._tasks.get()) is not None:
+            width = task.width()
+            if width is not None:
+                width.states[task.shape] = self._compile(task, width.blocks)
+            del task, width  # who waits here holds no network
             with self._changed:
                 self._open -= 1
                 self._changed.notify_all()
 
-    def _compile(self, task: _Task) -> State:
+    def _compile(self, task: _Task, blocks: Sequence[nn.Module]) -> State:
         """Compile a shape by asking every block of the width about it; the first does the work."""
         from torch._dynamo import config
 
         config.recompile_limit = config.accumulated_recompile_limit = 4 * MOST_SHAPES
         started = time.monotonic()
-        compiled = torch.compile(
-            type(task.width.blocks[0]).forward, backend=self._backend, dynamic=False
-        )
+        compiled = torch.compile(type(blocks[0]).forward, backend=self._backend, dynamic=False)
         try:
             with torch.inference_mode(), attending(self._kernel, task.hidden.device):
-                for block in task.width.blocks:
+                for block in blocks:
                     compiled(block, task.hidden, **task.told)
         except Exception as error:  # noqa: BLE001  (whatever a compiler may say, pictures are painted without it)
             reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -156,7 +159,7 @@ class _Region:
         state = self._width.states.get(shape)
         if state is None and len(self._width.states) < MOST_SHAPES:
             self._width.states[shape] = State.ASKED
-            self._ask(_Task(self._width, shape, hidden_states, told))
+            self._ask(_Task(weakref.ref(self._width), shape, hidden_states, told))
         forward = self._finished if state is State.READY else self._plain
         answer: Tensor = forward(self._block, hidden_states, **told)
         return answer

@@ -1,7 +1,9 @@
 """Blocks are compiled on a thread of their own, never on the one that paints, and change no picture by more than rounding."""
 
+import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,10 @@ class Backend:
 
 @pytest.fixture
 def unet(models_dir: Path) -> Any:
+    return load(models_dir)
+
+
+def load(models_dir: Path) -> Any:
     from diffusers import UNet2DConditionModel
 
     torch.set_num_threads(1)
@@ -140,6 +146,20 @@ def test_a_copy_of_a_compiled_network_is_not_compiled(unet):
     copied = copy_apart(unet, {"conv_in.weight"})
     torch.testing.assert_close(answer(copied, asked), expected, rtol=0, atol=1e-5)
     assert backend.compiled_by == []
+
+
+def test_a_network_that_is_let_go_leaves_memory_and_its_thread_ends(models_dir):
+    unet = load(models_dir)
+    blocks = CompiledBlocks(unet, backend=Backend())
+    answer(unet, rows(unet, 2))
+    assert blocks.settle(SOON)
+    thread, gone = blocks._thread, weakref.ref(unet.down_blocks[1])
+    assert thread is not None
+    del unet, blocks
+    gc.collect()
+    assert gone() is None
+    thread.join(SOON)
+    assert not thread.is_alive()
 
 
 def test_compiled_code_is_kept_where_the_owner_wants_it(monkeypatch, tmp_path):
