@@ -66,8 +66,12 @@ class Admin:
         }
 
     def add_person(self, given: Given) -> Mapping[str, Any]:
-        """Let a person in."""
+        """Let a person in. The first has to be an owner: from then on a Space knows its author's account no more."""
         role = given.get("role", "guest")
+        if role != "owner" and not self.people.list():
+            raise InvalidRequest(
+                "role", "expected an owner first, got a guest, who may let nobody in"
+            )
         self.people.add(given.get("name", ""), given.get("password", ""), role)
         return {}
 

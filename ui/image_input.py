@@ -7,6 +7,7 @@ others as those that were never sent. What a job needs it copies, so whatever is
 import contextlib
 import hashlib
 import io
+import math
 import os
 import re
 import struct
@@ -37,6 +38,8 @@ MAX_KEPT = 2**30
 """Bytes that the files of one visitor may take together; of more, those that were longest not used go."""
 KEPT_S = 14 * 24 * 3600
 """Seconds after which a file goes that nobody used."""
+SWEEP_S = 3600.0
+"""How often what is old of visitors who bring nothing any more is looked for, in seconds."""
 _NAME = re.compile(r"[0-9a-f]{64}")
 _ORIENTATION = 0x0112
 _ON_ITS_SIDE = (5, 6, 7, 8)
@@ -68,6 +71,7 @@ class Uploads:
         """
         self._folder = folder
         self._most = most
+        self._swept_at = -math.inf
 
     def save(self, data: bytes, owner: str) -> Upload:
         """Keep a picture's file.
@@ -80,6 +84,7 @@ class Uploads:
             problem = f"expected a file of at most {MAX_BYTES // 2**20} MB"
             raise InvalidRequest("picture", problem)
         facts = _look(io.BytesIO(data))
+        self._sweep_if_due()
         name = hashlib.sha256(data).hexdigest()
         path = self._path(name, owner)
         try:
@@ -109,6 +114,16 @@ class Uploads:
             raise InvalidRequest(
                 field, "expected a picture that is still here; choose it again"
             ) from error
+
+    def _sweep_if_due(self) -> None:
+        """Remove what is old of all visitors: browsers of a Space and people who were removed do not come again."""
+        now = time.monotonic()
+        if now - self._swept_at < SWEEP_S:
+            return
+        self._swept_at = now
+        with contextlib.suppress(OSError):
+            for folder in self._folder.iterdir():
+                _make_room(folder, self._most)
 
     def _path(self, name: str, owner: str) -> Path:
         return self._folder / hashlib.sha256(owner.encode()).hexdigest()[:32] / name

@@ -14,10 +14,23 @@ from people.accounts import BROWSER_COOKIE, CALLBACK
 from settings import read_settings
 from space import find_space
 from tests.people.house import House
+from tests.people.test_people_doors import example, listed
 from tests.space.fake_provider import CLIENT, SECRET, Provider, fake_provider
 from tests.ui.studios import open_jobs
 
 HOME = "https://x-y.hf.space"
+ANSWERS = {
+    ("GET", "/login"): 200,
+    ("POST", "/login"): 401,
+    ("GET", "/login/huggingface"): 303,
+    ("GET", "/login/callback"): 400,
+    ("GET", "/people/{name}"): 404,
+    ("POST", "/people/password"): 422,
+    ("POST", "/shared"): 404,
+    ("GET", "/shared/{ticket}"): 404,
+    ("POST", "/logout"): 303,
+}
+"""What our own pages but the owners' answer to nothing, whoever asks; the last one ends who it is."""
 
 
 class SpaceHouse(House):
@@ -148,6 +161,34 @@ def test_only_the_author_is_an_owner(house, provider) -> None:
         assert client.get("/admin/state").status_code == status
     for client in (browser, ann):
         assert client.post("/studio/loras", content=b"x").status_code == 403
+
+
+def test_the_author_is_not_locked_out_by_a_first_guest(house, provider) -> None:
+    olga = house.come()
+    sign_in(olga, provider, "olga")
+    ann = {"name": "ann", "password": "long enough", "role": "guest"}
+    refused = olga.post("/admin/people/add", json=ann)
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith("role: expected an owner first")
+    assert olga.post("/admin/people/add", json={**ann, "role": "owner"}).status_code == 200
+    assert olga.get("/admin/state").status_code == 401
+
+
+def test_every_route_of_our_own_knows_the_four_kinds_of_visitors(house, provider) -> None:
+    """A stranger without cookies, a browser, an account, the author: nobody is sent to a login with a password."""
+    routes = {(method, path) for method, path in listed(house.pages.routes) if method != "HEAD"}
+    clients = [house.visit(), *(house.come() for _ in range(3))]
+    for client, account in zip(clients[2:], ("ann", "olga"), strict=True):
+        sign_in(client, provider, account)
+    admin = {(method, path) for method, path in routes if path.startswith("/admin")}
+    assert admin | set(ANSWERS) == routes
+    for method, template in sorted(admin):
+        seen = [it.request(method, example(template), json={}).status_code for it in clients]
+        assert seen[:3] == [403, 403, 403], (template, seen)
+        assert seen[3] in (200, 422), (template, seen)
+    for (method, template), status in ANSWERS.items():
+        seen = [it.request(method, example(template), json={}).status_code for it in clients]
+        assert seen == [status] * 4, (method, template, seen)
 
 
 @pytest.mark.parametrize("change", ["state=other", "code=other", "error_description=no"])

@@ -145,6 +145,15 @@ def test_what_is_old_goes_and_what_is_used_stays(uploads):
     assert used.path.exists()
 
 
+def test_what_is_old_goes_also_of_those_who_never_come_again(tmp_path):
+    gone = Uploads(tmp_path).save(picture(colour=1), "a browser of last year")
+    new = Uploads(tmp_path).save(picture(colour=2), "another")
+    assert gone.path.exists()
+    os.utime(gone.path, (gone.path.stat().st_mtime - 2 * KEPT_S,) * 2)
+    Uploads(tmp_path).save(picture(colour=3), "somebody else")
+    assert [it.path.exists() for it in (gone, new)] == [False, True]
+
+
 def test_room_is_made_for_what_is_new(tmp_path):
     files = [picture(colour=it) for it in (1, 2, 3)]
     uploads = Uploads(tmp_path, most=sum(map(len, files)) - 1)
