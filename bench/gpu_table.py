@@ -168,7 +168,7 @@ class Report:
                 "(text encoders, VAE) counts there."
             )
         return (
-            "Seconds are those of the processor, which other programs don't lengthen. Memory is how much the process grew for that "
+            "Seconds per picture are those of the processor, which other programs don't lengthen; the first call is by the clock. Memory is how much the process grew for that "
             "side, at most; what was free inside it does not count."
         )
 
