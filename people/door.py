@@ -113,8 +113,9 @@ def _introduce(send: Send, visitor: Visitor, path: str) -> Send:
 
     async def send_on(message: Message) -> None:
         if message["type"] == "http.response.start":
-            header = (b"set-cookie", cookie.encode("latin-1"))
-            message = {**message, "headers": [*message.get("headers", ()), header]}
+            # Kept by a proxy, one browser's cookie would make strangers one visitor.
+            more = ((b"set-cookie", cookie.encode("latin-1")), (b"cache-control", b"no-store"))
+            message = {**message, "headers": [*message.get("headers", ()), *more]}
         await send(message)
 
     return send_on

@@ -9,7 +9,7 @@ from engine.plan import with_expansion
 from jobs import ImageNotFound
 from tests.jobs.scripted_engine import toy_plan
 
-SOON_S = 15.0
+SOON_S = 60.0
 
 
 @pytest.fixture

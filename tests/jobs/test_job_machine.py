@@ -15,7 +15,7 @@ from jobs import QueueFull
 from tests.jobs.conftest import Studio
 from tests.jobs.scripted_engine import picture, toy_plan
 
-SOON_S = 20.0
+SOON_S = 60.0
 MAX_WAITING = 5
 SCRIPTS = {
     "steps=1": None,

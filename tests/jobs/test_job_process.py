@@ -14,7 +14,7 @@ from jobs import EngineSpec, ProcessWorker
 from jobs.protocol import Loading, Ready, Stopping, WorkerGone
 from tests.jobs.scripted_engine import toy_plan
 
-SOON_S = 30.0
+SOON_S = 60.0
 ROOT = Path(__file__).parents[2]
 FACTORY = "tests.jobs.scripted_engine:ScriptedEngine"
 

@@ -115,7 +115,9 @@ def test_browsers_have_a_history_each(house) -> None:
 
 def test_the_cookie_may_be_kept_in_the_frame_and_cannot_be_made_up(house) -> None:
     client = house.visit()
-    kept = client.get("/", headers={"accept": "text/html"}).headers["set-cookie"]
+    opened = client.get("/", headers={"accept": "text/html"})
+    assert opened.headers["cache-control"] == "no-store"
+    kept = opened.headers["set-cookie"]
     assert kept.startswith(f"{BROWSER_COOKIE}=")
     for part in ("HttpOnly", "Secure", "SameSite=None", "Partitioned", "Path=/"):
         assert f"; {part}" in kept
