@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from settings import Settings, read_settings
-from space import find_space, is_kept, is_space, is_zero_gpu, keep_caches, usual_folder
+from space import (
+    find_space,
+    is_kept,
+    is_space,
+    is_zero_gpu,
+    keep_caches,
+    usual_address,
+    usual_folder,
+)
 
 if TYPE_CHECKING:
     from starlette.middleware import Middleware
@@ -544,7 +552,7 @@ def place_facts(settings: Settings) -> "Callable[[Request], dict[str, Any]] | No
         "hardware": space.hardware,
         "kept": is_kept(settings.output_dir) and is_kept(settings.data_dir),
         "sign_in": space.sign_in is not None and space.host is not None,
-        "address": f"https://{space.host}" if space.host else "",
+        "address": usual_address(os.environ) or "",
         "duplicate": f"https://huggingface.co/spaces/{space.id}?duplicate=true",
     }
     return lambda request: {**facts, "known": request.scope[VISITOR].cookie is None}

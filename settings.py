@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from space import is_space, usual_folder, usual_port
+from space import is_space, usual_address, usual_folder, usual_port
 
 HERE = Path(__file__).resolve().parent
 
@@ -123,7 +123,11 @@ def read_settings(
     several("alias", "NAME=MODEL", "other name of a base model, for programs")
     several("allow-downloads", "HOST", "host that weights which a program names may come from")
     switch("allow-private-urls", "read addresses of this machine and its network for programs")
-    flag("public-url", None, "address of the studio as programs reach it, where it is another")
+    flag(
+        "public-url",
+        usual_address(environment),
+        "address of the studio as programs reach it, where it is another",
+    )
     switch("require-safety", "refuse pictures of programs that no safety checker has seen")
     flag(
         "warm-gb",

@@ -101,6 +101,12 @@ def usual_port(environment: Mapping[str, str]) -> str:
     return next(filter(None, given), "7860")
 
 
+def usual_address(environment: Mapping[str, str]) -> str | None:
+    """Say under which address programs reach a Space: the proxy before it speaks https, which its requests do not tell."""
+    space = find_space(environment)
+    return None if space is None or space.host is None else f"https://{space.host}"
+
+
 def is_kept(folder: Path, bucket: Path = BUCKET) -> bool:
     """Say whether what is in a folder outlives a restart of the Space."""
     return folder.resolve().is_relative_to(bucket)

@@ -65,6 +65,17 @@ def test_flags_and_their_variables_go_before_the_space() -> None:
     assert read_settings([], {"GRADIO_SERVER_PORT": "7861"}).port == 7860
 
 
+def test_programs_are_sent_to_the_https_address_of_the_space() -> None:
+    space = {"SPACE_ID": "x/y", "SPACE_HOST": "x-y.hf.space, studio.example", "HOME": "/home/user"}
+    assert read_settings([], space).public_url == "https://x-y.hf.space"
+    assert (
+        read_settings(["--public-url", "https://me.example"], space).public_url
+        == "https://me.example"
+    )
+    assert read_settings([], {"SPACE_ID": "x/y", "HOME": "/home/user"}).public_url is None
+    assert read_settings([], {}).public_url is None
+
+
 def test_libraries_keep_their_files_in_the_data_folder(tmp_path: Path) -> None:
     environment = {"MPLCONFIGDIR": "/elsewhere"}
     keep_caches(environment, tmp_path)
