@@ -28,7 +28,7 @@ from engine.library import Shelves, read_weights
 from engine.logs import of_job
 from engine.loop import step
 from engine.models.compiling import keep_compiled
-from engine.models.devices import choose_device, free_bytes, use_threads
+from engine.models.devices import choose_device, free_bytes, make_current, use_threads
 from engine.models.expander import ModelExpander
 from engine.models.hashes import FileHashes, models_hashes
 from engine.models.levers import Levers
@@ -98,6 +98,7 @@ def create(  # noqa: PLR0913  (one for each flag of the program)
         ModelNotFound: `model` is not below `models_dir`.
     """
     chosen = choose_device(device)
+    make_current(chosen)
     use_threads(chosen)
     if compile_dir is not None:
         keep_compiled(Path(compile_dir))
@@ -382,9 +383,9 @@ class Engine:
             work.finish_text(beginning.text)
             return
         if beginning.result is not None:
-            work.waiting.pop(0)
-            picture = Image.fromarray(beginning.result)
-            work.finish_image(self._finishing.ready(work, index, picture))
+            ready = self._finishing.ready(work, index, Image.fromarray(beginning.result))
+            work.waiting.pop(0)  # not before: where memory runs out it is begun anew
+            work.finish_image(ready)
             return
         image, model = self._expanded(work, index), self._palette.model
         followed = model.guides.follow(self._palette.catalog, work.plan, work.pictures)

@@ -36,6 +36,15 @@ def choose_device(wanted: str = "auto") -> torch.device:
     return torch.device(wanted)
 
 
+def make_current(device: torch.device) -> None:
+    """Make a GPU that was named by its number the current one of this thread: streams and pinned memory belong to that.
+
+    Otherwise they would be those of the first, beside which another worker may paint.
+    """
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+
+
 def weight_dtype(device: torch.device) -> torch.dtype:
     """Choose the number format of weights: float32 on the CPU, else bfloat16 where it is native, else float16."""
     if device.type == "cpu":
