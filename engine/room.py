@@ -93,12 +93,13 @@ class Room:
         self._clear()
 
     def _free(self) -> None:
-        """Give back what nobody holds.
+        """Give back what nobody holds, and what is soon worked out again.
 
         Where streaming broke off, weights of some layers lie on the device, out of reach of patches; such a model is read anew.
         """
         if self._palette.tier is Tier.STREAMED:
             self._palette.let_go()
+        self._palette.forget_texts()
         free_unused()
 
     def _clear(self) -> None:

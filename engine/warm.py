@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,10 @@ class WarmRefiner:
     """For latents of a VAE of its own; None where it has none."""
     interposer: Interposer | None = None
     """Turns the base model's latents into its own; None where they are the same."""
+    texts: TextKeys | None = None
+    """What its UNet knows of texts; None where it works them out at every step."""
+    attention: Kernel = "auto"
+    """The attention kernel that goes first."""
 
     @property
     def name(self) -> str:
@@ -112,6 +116,8 @@ class WarmRefiner:
                 self.loaded.prediction_type,
                 SD15 if self.loaded.family == "sd15" else SDXL,
             ),
+            self.texts,
+            self.attention,
         )
 
     @property
@@ -169,10 +175,19 @@ class WarmModel:
     def aside(self) -> AbstractContextManager[None]:
         """Have everything leave the device for a while that the VAE can do without."""
         tier, loaded = self.loaded.tier, self.loaded
-        networks = [loaded.unet] if tier is not Tier.STREAMED else []
+        self.forget_texts()
+        networks = [] if tier is Tier.STREAMED else [loaded.unet]
+        if networks and self.refiner is not None:
+            networks.append(self.refiner.loaded.unet)
         if tier is Tier.RESIDENT:
             networks += loaded.text_encoders.values()
         return aside(networks, loaded.device)
+
+    def forget_texts(self) -> None:
+        """Have its UNets work out anew what they know of texts."""
+        for texts in (self.texts, self.refiner.texts if self.refiner else None):
+            if texts is not None:
+                texts.forget()
 
     def decoder_of(self, latent_format: LatentFormat) -> Any:
         """Choose the VAE for latents: the refiner's where they are its own."""
@@ -239,7 +254,7 @@ def warm_up(
         preview=preview_decoder(loaded.preview_decoder, loaded.vae),
         vae=loaded.vae,
         guides=Guides(loaded.unet, allow_pickle=allow_pickle),
-        texts=TextKeys(loaded.unet) if levers.cached_text and stays else None,
+        texts=_text_keys(loaded.unet, levers, loaded.tier),
         attention=levers.attention,
         compiled=CompiledBlocks(loaded.unet, levers.attention)
         if levers.compile and stays
@@ -281,6 +296,8 @@ class Palette:
         """What of models stays on the device."""
         self._models: WarmModels[WarmModel] = WarmModels(budget)
         self._model: WarmModel | None = None
+        self._tried: Tier | None = None
+        """The tier of a model that is being loaded, or could not be."""
         self._needs: Needs | None = None
 
     @property
@@ -291,8 +308,15 @@ class Palette:
 
     @property
     def tier(self) -> Tier:
-        """At which tier the model in force is, or an SDXL model would be."""
-        return self.memory.tier_for() if self._model is None else self._model.loaded.tier
+        """At which tier the model in force is, one was that could not be loaded, or an SDXL model would be."""
+        if self._model is not None:
+            return self._model.loaded.tier
+        return self._tried or self.memory.tier_for()
+
+    def forget_texts(self) -> None:
+        """Have the model in force, if there is one, work out anew what its UNets know of texts."""
+        if self._model is not None:
+            self._model.forget_texts()
 
     def let_others_go(self) -> bool:
         """Give up the models that are not in force; False where there are none."""
@@ -300,7 +324,7 @@ class Palette:
 
     def let_go(self) -> None:
         """Give up all models; no image may be running. The next plan brings its own anew."""
-        self._model = self._needs = None
+        self._model = self._needs = self._tried = None
         self._models.keep_only(None)
         free_unused()
 
@@ -342,7 +366,7 @@ class Palette:
         """Give a base model, with another UNet where one is asked for; others go first where they leave no room."""
         key = _key(base.name, unet)
         if self._models.get(key) is None:
-            self._model = self._needs = None
+            self._model = self._needs = self._tried = None
             self._models.make_room(bytes_when_loaded(base.path, self._device))
             loaded = warm_up(
                 base,
@@ -363,6 +387,7 @@ class Palette:
         if self.memory.chooses and tier is not Tier.RESIDENT and self._models.keep_only(None):
             free_unused()
             tier = self.memory.tier_for(parts)
+        self._tried = tier
         return tier
 
     def _put_patches(self, model: WarmModel, needs: Needs) -> None:
@@ -393,13 +418,18 @@ class Palette:
                 yield Patch(path, 1.0, unet_only=True)
 
     def _use(self, model: WarmModel, patches: Sequence[Patch]) -> None:
-        report = model.patcher.use(patches)
+        try:
+            report = model.patcher.use(patches)
+        except BaseException:  # all weights may be pristine then
+            model.encoder.forget()
+            model.forget_texts()
+            model.guides.refresh()
+            raise
         if report.changed - {"unet"}:
             model.encoder.forget()
         if "unet" in report.changed:
             model.guides.refresh()
-            if model.texts is not None:
-                model.texts.forget()
+            model.forget_texts()
         if report.changed and not patches:
             give_back_memory()
         if report.changed:
@@ -419,22 +449,33 @@ class Palette:
         if needs.refiner is None:
             return
         if model.unpatched is not None:
-            model.refiner = _own_refiner(model.loaded, model.unpatched)
+            model.refiner = _own_refiner(model.loaded, model.unpatched, self._levers)
             return
         if model.refiner is None:
             model.refiner = self._load_refiner(needs.refiner)
         _require_fit(model, model.refiner)
+        model.forget_texts()
         model.refiner.patcher.use(list(self._fitting(model.refiner, needs.loras)))
 
     def _load_refiner(self, name: str) -> WarmRefiner:
         checkpoint = self.catalog.checkpoint(name, "refiner_model")
-        loaded = load_refiner(checkpoint, self._device, tier=self.model.loaded.tier)
-        patcher = WeightPatcher({"unet": loaded.unet})
+        tier = self.model.loaded.tier
+        loaded = load_refiner(checkpoint, self._device, tier=tier)
+        if tier.keeps_unet:
+            pull(self._levers, loaded.unet)
+        refiner = WarmRefiner(
+            loaded,
+            WeightPatcher({"unet": loaded.unet}),
+            texts=_text_keys(loaded.unet, self._levers, tier),
+            attention=self._levers.attention,
+        )
         if loaded.vae is None:
-            return WarmRefiner(loaded, patcher)
+            return refiner
         interposer = self.catalog.weights("vae_approx", INTERPOSER.file, "refiner_model")
-        return WarmRefiner(
-            loaded, patcher, preview_decoder(None, loaded.vae), load_interposer(interposer.path)
+        return replace(
+            refiner,
+            preview=preview_decoder(None, loaded.vae),
+            interposer=load_interposer(interposer.path),
         )
 
     def _fitting(self, refiner: WarmRefiner, loras: Iterable[Lora]) -> Iterator[Patch]:
@@ -461,8 +502,12 @@ def _key(base_model: str, unet: Asset | None) -> tuple[str, str | None]:
     return base_model, unet.name if unet else None
 
 
-def _own_refiner(base: LoadedModel, unpatched: Any) -> WarmRefiner:
-    """Let a base model end a picture without its inpaint patch."""
+def _text_keys(unet: Any, levers: Levers, tier: Tier) -> TextKeys | None:
+    return TextKeys(unet) if levers.cached_text and tier.keeps_unet else None
+
+
+def _own_refiner(base: LoadedModel, unpatched: Any, levers: Levers) -> WarmRefiner:
+    """Let a base model end a picture without its inpaint patch; weights that it shares are fused there, if anywhere."""
     loaded = LoadedRefiner(
         checkpoint=base.checkpoint,
         family="sdxl",
@@ -470,7 +515,12 @@ def _own_refiner(base: LoadedModel, unpatched: Any) -> WarmRefiner:
         vae=None,
         prediction_type=base.prediction_type,
     )
-    return WarmRefiner(loaded, WeightPatcher({"unet": unpatched}))
+    return WarmRefiner(
+        loaded,
+        WeightPatcher({"unet": unpatched}),
+        texts=_text_keys(unpatched, levers, base.tier),
+        attention=levers.attention,
+    )
 
 
 def _require_fit(model: WarmModel, refiner: WarmRefiner) -> None:

@@ -278,13 +278,18 @@ def aside(networks: Iterable[Any], device: torch.device) -> Iterator[None]:
     """Have networks that lie on a device as they were read leave it for a while."""
     moved = list(networks)
     try:
-        for network in moved:
-            network.to("cpu")
+        _move(moved, torch.device("cpu"))
         free_unused()
         yield
     finally:
-        for network in moved:
-            network.to(device)
+        _move(moved, device)
+
+
+@torch.inference_mode(mode=False)
+def _move(networks: Iterable[Any], device: torch.device) -> None:
+    """Move networks, whose weights stay ordinary tensors also while others infer: compiled code knows them by that."""
+    for network in networks:
+        network.to(device)
 
 
 def decoding_bytes(vae: Any, size: Size) -> int:

@@ -17,9 +17,11 @@ from safetensors.torch import save_file
 
 from engine import Event, Failed, Finished, ImageReady, Plan, Progress, TextRequest, plan
 from engine.catalog import Source, Weights
+from engine.conditioning.fused_attention import is_fused
 from engine.engine import Engine, create
 from engine.models.expander import ModelExpander
 from engine.models.hashes import FileHashes
+from engine.models.levers import Levers
 from engine.places import Places, read_catalog
 from engine.stages.metadata import read_plan
 from tests.libraries import library_of
@@ -209,6 +211,27 @@ def test_a_refiner_wears_the_loras_too(engine: Engine) -> None:
     assert refiner.patcher.key
     assert not np.array_equal(with_lora, refined())
     assert not refiner.patcher.key
+
+
+def test_a_refiner_has_the_levers_of_the_base_model(engine: Engine, models_dir: Path) -> None:
+    asked = {"refiner_model": "other", "refiner_switch": 0.34}
+    off = Levers(fused_qkv=False, cached_text=False)
+    plain = create(str(models_dir), model="tiny", device="cpu", levers=off)
+    torch.set_num_threads(1)
+    pictures = [paint(it, ask(it, **asked)).astype(int) for it in (engine, plain)]
+    assert abs(pictures[0] - pictures[1]).max() <= 2
+    fast, slow = engine._palette.model.refiner, plain._palette.model.refiner
+    assert fast is not None
+    assert slow is not None
+    assert is_fused(fast.loaded.unet)
+    assert fast.texts is not None
+    assert fast.texts.nbytes > 0
+    assert not is_fused(slow.loaded.unet)
+    assert slow.texts is None
+    with_lora = paint(engine, ask(engine, **asked, **lora("one.safetensors")))
+    wanted = paint(plain, ask(plain, **asked, **lora("one.safetensors"))).astype(int)
+    assert abs(with_lora - wanted).max() <= 2  # also where the texts are the same
+    assert abs(with_lora - pictures[0]).max() > 2
 
 
 def test_a_refiner_of_another_width_is_refused_by_its_field(

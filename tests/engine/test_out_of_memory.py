@@ -19,11 +19,12 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from engine import Event, Failed, Finished, ImageReady, OutOfMemory, Plan, TextRequest, plan
 from engine.engine import Engine, create
+from engine.models import checkpoints, memory
 from engine.models.memory import Memory, Tier
 from engine.models.upscale_nets import Compact, Esrgan
 from jobs import Jobs, JobSettings, ThreadWorker
 from tests.libraries import library_of
-from tests.shortage import ALWAYS, shortage
+from tests.shortage import ALWAYS, Shortage, shortage
 from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.torch
@@ -285,6 +286,62 @@ def test_a_model_that_has_no_room_at_the_start_comes_at_a_lower_tier():
         pytest.raises(OutOfMemory, match=r"^pocket: the device has too little memory for it$"),
     ):
         card.preload("pocket")
+
+
+def test_a_picture_that_needs_no_painting_is_looked_over_again(engine, job, run, monkeypatch):
+    asked = job(**PLACES["upscaler"][2])
+    wanted = pixels(run(engine, asked)["0"])
+    ready, short = engine._finishing.ready, Shortage()
+
+    def look_over(*told: Any) -> ImageReady:
+        short.meet(1)
+        return ready(*told)
+
+    monkeypatch.setattr(engine._finishing, "ready", look_over)
+    assert np.array_equal(pixels(run(engine, asked)["0"]), wanted)
+    assert short.failed == 1
+
+
+def test_a_model_that_could_not_be_loaded_steps_down_from_its_own_tier(monkeypatch):
+    """Not from the one that fits while it still lies there in pieces."""
+    card = new_engine()
+    card._palette.memory._is_apart = True
+    free = iter([10**12])
+    monkeypatch.setattr(memory, "free_bytes", lambda device: next(free, 0))
+    with monkeypatch.context() as broken:
+        broken.setattr(checkpoints, "place_vae", raise_out_of_memory)
+        with pytest.raises(OutOfMemory):
+            card._palette.load("pocket")
+    assert card._palette.tier is Tier.RESIDENT
+
+
+def raise_out_of_memory(*_: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_what_is_known_of_texts_goes_when_memory_is_wanted(engine, job, run):
+    run(engine, job())
+    model = engine._palette.model
+    assert model.texts.nbytes > 0
+    engine._room._free()
+    assert model.texts.nbytes == 0
+    run(engine, job())
+    assert model.texts.nbytes > 0
+    with model.aside():
+        assert model.texts.nbytes == 0
+
+
+def test_nothing_that_patches_changed_is_remembered_where_they_broke_off(
+    engine, job, run, monkeypatch
+):
+    run(engine, job())
+    model = engine._palette.model
+    with monkeypatch.context() as broken:
+        broken.setattr(model.patcher, "use", raise_out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            engine._palette._use(model, [])
+    assert model.texts.nbytes == 0
+    assert not model.encoder._known
 
 
 def test_a_worker_goes_on_after_memory_ran_out(tmp_path, job, run, engine):

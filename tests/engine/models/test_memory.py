@@ -14,6 +14,7 @@ from engine.models.memory import (
     Memory,
     Parts,
     Tier,
+    aside,
     choose_tier,
     decoding_bytes,
     has_room_for_whole,
@@ -159,6 +160,14 @@ def test_what_can_be_done_names_the_flag_while_it_helps():
     told = "ask for a smaller size, choose a smaller base model"
     assert memory.remedy(Tier.RESIDENT) == f"{told} or start with --memory streamed"
     assert memory.remedy(Tier.STREAMED) == "ask for a smaller size or choose a smaller base model"
+
+
+def test_networks_that_were_aside_have_ordinary_weights_also_while_others_infer():
+    network = torch.nn.Linear(2, 2)
+    with torch.inference_mode(), aside([network], torch.device("meta")):
+        assert network.weight.device == CPU
+    assert network.weight.device.type == "meta"
+    assert not network.weight.is_inference()
 
 
 def test_a_containers_share_of_memory_counts(tmp_path: Path) -> None:
