@@ -14,6 +14,7 @@ from engine.work import Work
 log = logging.getLogger(__name__)
 
 TOO_LARGE = "the device has too little memory for this picture"
+WITH_LESS = "memory ran out, so it was painted with less"
 LEAST_ROWS = 2
 """Rows that share a call at least: both sides of one picture."""
 
@@ -84,7 +85,8 @@ class Room:
             return
         lower = memory.step_down(tier) if work.plan.needs_base_model else None
         if lower is not None:
-            work.notes.append(f"memory ran out, so it was painted with less: {lower.words}")
+            earlier = (note for note in work.notes if not note.startswith(WITH_LESS))
+            work.notes = [*earlier, f"{WITH_LESS}: {lower.words}"]
         elif work.has_tried_again:
             self.give_up(work, ())
             return

@@ -39,12 +39,6 @@ class FusedProjections(nn.Module):
         self._projections = tuple(projections)
         self._fuse()
 
-    @torch.no_grad()
-    def part(self) -> None:
-        """Give every projection memory of its own again."""
-        for linear in self._projections:
-            linear.weight.data = linear.weight.data.clone()
-
     def _apply(self, fn: Any, recurse: bool = True) -> "FusedProjections":
         """Follow the projections, which come before this in the layer, to where they went."""
         self._fuse()
@@ -102,15 +96,6 @@ def fuse_attention(unet: Any) -> None:
         else:
             attn.fused = FusedProjections([attn.to_k, attn.to_v])
     unet.set_attn_processor(processors)
-
-
-def unfuse_attention(unet: Any) -> None:
-    """Take all apart again: for a UNet whose weights are to be exchanged one by one. Without fused ones nothing happens."""
-    for name in unet.attn_processors:
-        attn = unet.get_submodule(name.removesuffix(".processor"))
-        if getattr(attn, "fused", None) is not None:
-            attn.fused.part()
-            attn.fused = None
 
 
 def is_fused(unet: Any) -> bool:

@@ -179,7 +179,7 @@ def test_a_card_steps_down_until_the_picture_comes(engine, job, run):
     assert short.failed == 2
     assert np.array_equal(pixels(events), wanted)
     words = Tier.STREAMED.words
-    assert events[-1].notes[-1] == f"memory ran out, so it was painted with less: {words}"
+    assert events[-1].notes == (f"memory ran out, so it was painted with less: {words}",)
     assert card._palette.tier is Tier.STREAMED
     assert card.device.endswith(f": {words}")
     again = run(card, job())["0"]
