@@ -1,12 +1,16 @@
-"""The README says what the program does: every flag is in its table, every path in its tree exists, its pictures are there."""
+"""The README and the guides say what the program does: every flag is in a table, every path in the tree exists, links lead somewhere."""
 
 import re
 from pathlib import Path
+
+import pytest
 
 from settings import read_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+FLAGS = (ROOT / "docs" / "flags.md").read_text(encoding="utf-8")
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_table_of_flags_is_complete(capsys) -> None:
@@ -16,7 +20,7 @@ def test_the_table_of_flags_is_complete(capsys) -> None:
         shown = capsys.readouterr().out
     flags = set(re.findall(r"^  (--[a-z-]+)", shown, flags=re.MULTILINE))
     assert len(flags) >= 14
-    assert set(re.findall(r"^\| `(--[a-z-]+)` \|", README, flags=re.MULTILINE)) == flags
+    assert set(re.findall(r"^\| `(--[a-z-]+)` \|", FLAGS, flags=re.MULTILINE)) == flags
 
 
 def test_every_flag_is_an_environment_variable() -> None:
@@ -27,9 +31,24 @@ def test_every_flag_is_an_environment_variable() -> None:
     assert read_settings(["--port", "8"], {"POCHADE_PORT": "9"}).port == 8
 
 
-def test_links_and_pictures_exist() -> None:
-    for target in re.findall(r"\]\(((?!http)[^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_the_readme_stays_short() -> None:
+    assert README.count("\n") <= 150
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_links_and_pictures_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(((?!http)[^)]+)\)", page.read_text(encoding="utf-8")):
+        path, _, heading = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {_anchor(text) for text in headings}, target
+
+
+def _anchor(heading: str) -> str:
+    """Write a heading as the link to it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def test_the_tree_is_there() -> None:

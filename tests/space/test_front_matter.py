@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 KEYS = {
     *("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file"),
@@ -59,6 +60,6 @@ def test_gradio_and_python_are_those_that_it_runs_with(front) -> None:
 
 
 def test_lines_that_preload_weights_are_written_as_spaces_read_them(front) -> None:
-    [example] = re.findall(r"```yaml\n(preload_from_hub:.*?)```", README, re.S)
+    [example] = re.findall(r"```yaml\n(preload_from_hub:.*?)```", GUIDE, re.S)
     for line in [*front.get("preload_from_hub", []), *yaml.safe_load(example)["preload_from_hub"]]:
         assert PRELOAD.fullmatch(line), line
