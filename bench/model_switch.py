@@ -23,7 +23,7 @@ from bench.lora_switch import networks_of, pocket_pipeline, write_lora
 from engine import Library, Plan, TextRequest, plan, read_catalog
 from engine.catalog import Catalog
 from engine.models.devices import quiet_libraries, use_threads
-from engine.warm import Palette
+from engine.palette import Palette
 
 NAMES = ("one", "two", "three")
 SETS = 10

@@ -35,13 +35,13 @@ from engine.models.levers import Levers
 from engine.models.memory import AUTO, Memory
 from engine.needed import needed_weights
 from engine.net import Fetcher
+from engine.palette import Palette
 from engine.plan import ImagePlan, Plan, with_expansion
 from engine.room import Room, ran_out
 from engine.showing import Place, show
 from engine.stages.preview import PreviewPrinter
 from engine.stages.safety import SafetyCheck
 from engine.starts import Beginning, Starts
-from engine.warm import Palette
 from engine.warm_models import usual_budget
 from engine.work import Work
 

@@ -11,11 +11,11 @@ from engine.errors import ModelNotFound
 from engine.events import ImageReady
 from engine.models.hashes import FileHashes
 from engine.needed import needed_weights
+from engine.palette import Palette
 from engine.plan import Plan, only_image, plan_to_json
 from engine.room import ran_out
 from engine.stages.metadata import content_type, encode_image
 from engine.stages.safety import SafetyCheck
-from engine.warm import Palette
 from engine.work import Work
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from engine.errors import OutOfMemory
 from engine.models.memory import Tier, free_unused, is_out_of_memory
-from engine.warm import Palette
+from engine.palette import Palette
 from engine.work import Work
 
 log = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from functools import partial
 import torch
 
 from engine.loop import Running
+from engine.palette import Palette
 from engine.sampling.latent_format import LatentFormat
 from engine.stages.preview import PreviewPrinter, Wanted
-from engine.warm import Palette
 from engine.work import Work
 
 Place = tuple[str, int]

@@ -31,6 +31,7 @@ FLOORS = {
     "engine.studio_guides": 5,
     "engine.starts": 5,
     "engine.warm": 5,
+    "engine.palette": 5,
     "engine.warm_models": 5,
     "engine.work": 5,
     "engine.room": 5,

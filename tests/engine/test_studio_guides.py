@@ -21,12 +21,13 @@ from engine.events import Failed, ImageReady
 from engine.library import ROOT
 from engine.loop import step
 from engine.models.face_readers import FoundFace, load_face_reader
+from engine.palette import Palette
 from engine.places import read_catalog
 from engine.sampling.noise import draw_noise, seeded_generator
 from engine.settle import plan
 from engine.starts import Beginning
 from engine.studio_guides import _ends
-from engine.warm import Palette, warm_up
+from engine.warm import warm_up
 from tests.stock_pictures import difference
 from tests.stock_schedulers import stock_scheduler
 from tests.tiny_adapters import (

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from engine import Library, ModelIncompatible, TextRequest
 from engine.models.unets import load_unet
+from engine.palette import Palette
 from engine.places import read_catalog
 from engine.settle import plan
-from engine.warm import Palette
 from engine.warm_models import WarmModels
 from tests.tiny_model import WIDTH_1, WIDTH_2, write_tiny_model
 
