@@ -140,7 +140,7 @@ class Report:
             f"Made by `python -m bench.gpu --model {subject.name} --write` on {datetime.date.today()}, {self._hardware()}; "
             f"torch {torch.__version__}, diffusers {diffusers.__version__}. {subject.steps} steps, guidance 4, "
             f"{subject.size}x{subject.size}, {dtype}; medians of {self.rounds} rounds, all sides in turn in one process, "
-            f"load of the machine {load} at the end. Ratios are medians of those of each round. The first call is apart: it loads what "
+            f"load of the machine {load} at the end. Ratios are medians of those of each round; above 1, a lever's usual setting pays. The first call is apart: it loads what "
             f"only this scene needs, compiles and warms up. {self._memory()}\n"
         )
 
