@@ -1,6 +1,8 @@
 """Pochade: settings, store, worker and page, put together on one port. The only file that knows everyone."""
 
 import argparse
+import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -42,6 +44,8 @@ MAX_RANDOM_SEED = 2**53
 MAX_UPLOAD = "64mb"
 MAX_SESSIONS = 100
 """Browser tabs whose state Gradio keeps; each takes about half a megabyte, and one that is forgotten starts afresh."""
+M_ARENA_MAX = -8
+"""From malloc.h: how many heaps there may be."""
 JOBS_END_S = 20
 """Seconds that jobs which run get at the end, as people are told; see `jobs.JobSettings.drain_s`."""
 
@@ -238,7 +242,7 @@ def save_picture(path: Path, data: bytes) -> None:
 
 def serve(settings: Settings) -> int:
     """Run page, queue and worker until a signal says stop; returns the exit status."""
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    prepare_process()
     from starlette.middleware import Middleware
 
     from api import Front
@@ -322,6 +326,17 @@ def serve(settings: Settings) -> int:
             cluster.close()
         demo.close()
     return 0
+
+
+def prepare_process() -> None:
+    """Keep Gradio from telling its makers, and let all threads take memory from one heap.
+
+    With a heap of its own for each thread, as glibc has it, what a burst has filled stays with one thread.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another libc
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def begin_to_end(jobs: "Jobs") -> None:
