@@ -6,11 +6,11 @@ import ctypes
 import gc
 import logging
 import os
+import queue
 import secrets
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,8 @@ MAX_RANDOM_SEED = 2**53
 MAX_UPLOAD = "64mb"
 MAX_SESSIONS = 100
 """Browser tabs whose state Gradio keeps; each takes about half a megabyte, and one that is forgotten starts afresh."""
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end the studio."""
 M_ARENA_MAX = -8
 """From malloc.h: how many heaps there may be."""
 JOBS_END_S = 20
@@ -252,9 +254,7 @@ def serve(settings: Settings) -> int:
     library = open_library(settings)
     spec = engine_spec(settings, library.catalog)
     preset = starting_point(settings, library)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    signals = hear_signals()
     require_known_device(settings.device)
     require_entry(settings)
     require_free_port(settings)
@@ -316,7 +316,7 @@ def serve(settings: Settings) -> int:
     sys.stdout.write(f"Pochade is open at http://{settings.host}:{settings.port}\n")
     sys.stdout.flush()
     try:
-        while not stop.wait(timeout=1.0):
+        while not is_told(signals, timeout_s=1.0):
             see_off(admin)
     finally:
         begin_to_end(jobs)
@@ -326,6 +326,23 @@ def serve(settings: Settings) -> int:
             cluster.close()
         demo.close()
     return 0
+
+
+def hear_signals() -> "queue.SimpleQueue[int]":
+    """Have signals to stop come into a queue; one may come while another is taken, which an `Event` cannot bear."""
+    told: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in STOPPING:
+        signal.signal(number, lambda number, _: told.put(number))
+    return told
+
+
+def is_told(signals: "queue.SimpleQueue[int]", timeout_s: float) -> bool:
+    """Wait for a signal to stop; False when none came in time."""
+    try:
+        signals.get(timeout=timeout_s)
+    except queue.Empty:
+        return False
+    return True
 
 
 def prepare_process() -> None:
@@ -341,7 +358,7 @@ def prepare_process() -> None:
 
 def begin_to_end(jobs: "Jobs") -> None:
     """Say at once what the end waits for, and let a second signal not wait."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_DFL)
     running, waiting = jobs.running(), jobs.waiting()
     words = ["Stopping."]
@@ -612,14 +629,14 @@ def home_names(settings: Settings) -> list[str]:
 
 
 def require_known_device(named: str) -> None:
-    """Refuse a device that no machine has; whether this one has it, its worker says.
+    """Refuse a device that no machine has; whether this one has it is looked at later.
 
     Raises:
         InvalidRequest: it is no kind of device.
     """
     from jobs.staff import devices_of
 
-    devices_of(named, lambda: 1)
+    devices_of(named, lambda: None)
 
 
 def require_free_port(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """Which workers a studio has, from what its owner says: one, one for each GPU, one for each named device, or a cluster's."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from engine import InvalidRequest
@@ -13,23 +13,40 @@ from jobs.ray_worker import RayCluster, RayWorker
 KINDS = ("auto", "cpu", "cuda", "mps")
 
 
-def devices_of(named: str, count_gpus: Callable[[], int]) -> list[str]:
+def devices_of(named: str, count_gpus: Callable[[], int | None]) -> list[str]:
     """List the devices that paint, a worker each.
 
     Args:
         named: A device, several with commas between, or ``auto`` or ``cuda`` for all GPUs there are.
-        count_gpus: Counts them, where that matters.
+        count_gpus: Counts them, where that matters; None where it cannot be known.
 
     Raises:
-        InvalidRequest: one is no kind of device; whether this machine has it, its worker says.
+        InvalidRequest: one is no kind of device, or a GPU that is not there.
     """
     devices = named.split(",")
     for device in devices:
         if device.partition(":")[0] not in KINDS:
             raise InvalidRequest("device", f"expected one of {', '.join(KINDS)}, got {device!r}")
-    if named in ("auto", "cuda") and (count := count_gpus()) > 1:
+    if not any(device.startswith(("auto", "cuda")) for device in devices):
+        return devices
+    count = count_gpus()
+    if count is not None:
+        _require_gpus(devices, count)
+    if named in ("auto", "cuda") and count is not None and count > 1:
         return [f"cuda:{number}" for number in range(count)]
     return devices
+
+
+def _require_gpus(devices: Iterable[str], count: int) -> None:
+    """Refuse a GPU beyond those that there are; what it is called otherwise its worker judges."""
+    for device in devices:
+        kind, _, number = device.partition(":")
+        if kind == "cuda" and int(number if number.isdigit() else 0) >= count:
+            there = [f"cuda:{place}" for place in range(count)]
+            raise InvalidRequest(
+                "device",
+                f"expected one that is there ({', '.join(['cpu', *there])}), got {device!r}",
+            )
 
 
 def on_devices(spec: EngineSpec, devices: list[str]) -> Mapping[str, Build]:

@@ -63,6 +63,31 @@ def test_a_second_signal_does_not_wait_for_jobs(
     assert process.wait(60) == -signal.SIGINT
 
 
+WITHIN = """
+import signal, sys
+from app import hear_signals, is_told
+
+told, left = hear_signals(), 4
+
+def interrupt(frame, event, argument):
+    global left
+    if left and frame.f_code.co_filename.endswith(("app.py", "threading.py")):
+        left -= 1
+        signal.raise_signal(signal.SIGINT)
+
+sys.setprofile(interrupt)
+signal.raise_signal(signal.SIGTERM)
+sys.setprofile(None)
+assert left == 0
+assert is_told(told, timeout_s=60)
+"""
+
+
+def test_a_signal_may_come_while_another_is_taken() -> None:
+    """As where a program that runs the studio signals it and its process group."""
+    subprocess.run([sys.executable, "-c", WITHIN], cwd=ROOT, check=True, timeout=60)
+
+
 def test_the_seconds_are_those_that_jobs_get(tmp_path: Path) -> None:
     given = JobSettings(data_dir=tmp_path, output_dir=tmp_path).drain_s * DRAIN_SHARE
     assert given == pytest.approx(JOBS_END_S, abs=2)

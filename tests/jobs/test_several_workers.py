@@ -170,6 +170,8 @@ def test_what_is_wrong_with_one_worker_is_said_beside_the_others(studio):
         ("cpu", 2, ["cpu"]),
         ("cuda:0,cuda:2", 4, ["cuda:0", "cuda:2"]),
         ("cpu,cpu", 0, ["cpu", "cpu"]),
+        ("cuda", None, ["cuda"]),
+        ("cuda:0,cuda:1", None, ["cuda:0", "cuda:1"]),
     ],
 )
 def test_devices_come_from_the_flag_and_the_machine(named, gpus, expected):
@@ -181,6 +183,18 @@ def test_a_device_that_is_none_is_refused():
         InvalidRequest, match=r"^device: expected one of auto, cpu, cuda, mps, got 'tpu'$"
     ):
         devices_of("cuda:0,tpu", lambda: 0)
+
+
+@pytest.mark.parametrize(
+    ("named", "gpus", "problem"),
+    [
+        ("cuda", 0, r"expected one that is there \(cpu\), got 'cuda'"),
+        ("cpu,cuda:2", 2, r"expected one that is there \(cpu, cuda:0, cuda:1\), got 'cuda:2'"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_refused(named, gpus, problem):
+    with pytest.raises(InvalidRequest, match=f"^device: {problem}$"):
+        devices_of(named, lambda: gpus)
 
 
 def test_workers_are_called_as_their_devices():
