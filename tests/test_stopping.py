@@ -67,18 +67,18 @@ WITHIN = """
 import signal, sys
 from app import hear_signals, is_told
 
-told, left = hear_signals(), 4
+told, within = hear_signals(), 0
 
 def interrupt(frame, event, argument):
-    global left
-    if left and frame.f_code.co_filename.endswith(("app.py", "threading.py")):
-        left -= 1
+    global within
+    if frame.f_code.co_filename.endswith(("app.py", "threading.py")):
+        within += 1
         signal.raise_signal(signal.SIGINT)
 
 sys.setprofile(interrupt)
 signal.raise_signal(signal.SIGTERM)
 sys.setprofile(None)
-assert left == 0
+assert within >= 3
 assert is_told(told, timeout_s=60)
 """
 
