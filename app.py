@@ -223,6 +223,7 @@ def hire(
 
     if cluster is None:
         return on_devices(spec, devices_of(settings.device, count_gpus))
+    log.info("asking the Ray cluster (%s)", settings.ray)
     return on_cluster(spec, cluster, settings.ray_workers)
 
 

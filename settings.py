@@ -89,15 +89,18 @@ def read_settings(
         "base model: a name in MODELS_DIR/checkpoints, a Hugging Face id, or 'pocket'",
     )
     flag("models-dir", str(HERE / "models"), "folder of the weights", type=Path)
-    flag("fooocus-dir", None, "a Fooocus folder: its models, presets, styles are used", type=Path)
+    flag(
+        "fooocus-dir",
+        None,
+        "a Fooocus folder: its models, presets, styles, wildcards and settings are used in place",
+        type=Path,
+    )
     flag(
         "expansion-model",
         None,
         "language model that writes the words of Fooocus V2: a folder or a Hugging Face id",
     )
-    switch(
-        "allow-pickle", "read embeddings and a safety checker that are pickled files (.pt, .bin)"
-    )
+    switch("allow-pickle", "read any pickled file of weights (.pt, .pth, .bin, .patch)")
     flag("styles-dir", None, "folder of your own styles (JSON files, also of Fooocus)", type=Path)
     flag("wildcards-dir", None, "folder of your own wildcard lists (text files)", type=Path)
     outputs, data = (usual_folder(environment, name) for name in ("outputs", "data"))

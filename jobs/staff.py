@@ -74,7 +74,8 @@ def on_cluster(spec: EngineSpec, cluster: RayCluster, count: int | None) -> Mapp
         try:
             count = cluster.room()
         except WorkerGone as error:
-            raise InvalidRequest("ray", f"expected a cluster that answers; {error}") from error
+            reason = str(error).removeprefix("cannot start: ")
+            raise InvalidRequest("ray", f"expected a cluster that answers: {reason}") from error
     if count < 1:
         raise InvalidRequest("ray_workers", f"expected at least 1, got {count}")
     return {f"ray {number + 1}": partial(RayWorker, cluster, spec) for number in range(count)}

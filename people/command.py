@@ -33,8 +33,11 @@ def people_command(arguments: Sequence[str], data_dir: Path, cost: Cost | None =
         people = People(data_dir, cost)
         if asked.action == "add":
             people.add(asked.name, _password(), "owner" if asked.owner else "guest")
+            sys.stdout.write(f"{asked.name} can log in now.\n")
         elif asked.action == "list":
             sys.stdout.writelines(map(_line, people.list()))
+            if not people.list():
+                sys.stdout.write("Nobody; the first one is let in by: people add NAME --owner\n")
         elif asked.action == "remove":
             keys = remove(people, Keys(data_dir), asked.name, with_pictures=asked.pictures)
             sys.stdout.write(_farewell(asked.name, keys, with_pictures=asked.pictures))

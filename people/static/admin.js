@@ -93,7 +93,7 @@ const job = ({ id, owner, state, position, images, made }) =>
     button("Stop", () => act("queue/cancel", { id }, "The job is stopped.")));
 
 const worker = ({ name, state, device, jobs }) =>
-  row(name, [device, state, jobs === 1 ? "1 job" : `${jobs} jobs`].filter(Boolean).join(", "));
+  row(name, [device.startsWith(name) ? device.slice(name.length).replace(/^, /, "") : device, state, jobs === 1 ? "1 job" : `${jobs} jobs`].filter(Boolean).join(", "));
 
 const disk = ({ name, path, free, total }) => row(name, `${size(free)} free of ${size(total)} (${path})`);
 

@@ -277,8 +277,11 @@ def test_the_command_adds_lists_changes_and_removes(tmp_path: Path, monkeypatch,
         return people_command(words, tmp_path, CHEAP)
 
     people = People(tmp_path, CHEAP)
+    assert run("list") == 0
+    assert "people add NAME --owner" in capsys.readouterr().out
     assert run("add", "olga", "--owner", password="first secret") == 0
     assert run("add", "ann", password="other secret") == 0
+    assert capsys.readouterr().out == "olga can log in now.\nann can log in now.\n"
     assert run("list") == 0
     assert re.findall(r"^(\S+)  (\S+)", capsys.readouterr().out, re.M) == [
         ("olga", "owner"),

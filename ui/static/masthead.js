@@ -6,7 +6,7 @@ import { askPassword } from "./password.js";
 import { address } from "./server.js";
 import { watcher } from "./watcher.js";
 
-const WORDS = { starting: "Starting", loading: "Loading the model", ready: "Ready", restarting: "Restarting", stopped: "Stopped" };
+const WORDS = { starting: "Starting", loading: "Loading the model", ready: "Ready", restarting: "Restarting", stopped: "Stopping" };
 
 export function mount({ element }) {
   const status = el("span", { id: "status", role: "status" });

@@ -1,5 +1,6 @@
-// From any finished picture to the panel that works on it.
+// From any finished picture to the panel that works on it. Who paints it again needs its words: they come along where there are none.
 
+import { promptBox, type } from "./dom.js";
 import { open } from "./panel.js";
 import { file } from "./server.js";
 
@@ -16,4 +17,5 @@ export function send(image, tab) {
   document.getElementById("text_tab-button")?.click();
   open(tab);
   WAYS[tab].load(file(image));
+  if (tab === "upscale_or_vary" && image.prompt && !promptBox().value.trim()) type(promptBox(), image.prompt);
 }

@@ -133,11 +133,12 @@ function welcome(studio) {
     el("h2", {}, "What shall we paint?"),
     studio?.pocket ? el("p", { id: "pocket_note" }, `The pocket model is painting. ${studio.summary}`) : el("p", {}, "Describe a picture below and press Generate."),
     examples.length ? el("div", { class: "chips" }, ...examples) : null,
-    studio?.pocket ? realWeights() : null,
+    studio?.pocket ? realWeights(watcher.place) : null,
   ].filter(Boolean);
 }
 
-const realWeights = () => el("p", { class: "quiet", id: "real_weights" },
+// On a Space nobody but its owner can bring other weights: its last line leads to one of one's own.
+const realWeights = (space) => space ? null : el("p", { class: "quiet", id: "real_weights" },
   "For pictures of anything, put an SDXL checkpoint (.safetensors) into ", el("code", {}, "models/checkpoints"),
   " and start again, or start with ", el("code", {}, "--model HUB_ID"), ".");
 
