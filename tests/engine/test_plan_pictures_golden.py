@@ -213,6 +213,7 @@ class Averages(torch.nn.Module):
 
     device = torch.device("cpu")
     dtype = torch.float32
+    config = SimpleNamespace(block_out_channels=(4,))
 
     def __init__(self) -> None:
         super().__init__()

@@ -32,10 +32,14 @@ class Backend:
     """A compiler that changes nothing, and remembers who called it and who ran what it gave."""
 
     def __init__(self) -> None:
+        self.is_free = threading.Event()
+        """Whether it works; it waits meanwhile."""
+        self.is_free.set()
         self.compiled_by: list[str] = []
         self.run_by: list[str] = []
 
     def __call__(self, graph: Any, inputs: Any) -> Callable[..., Any]:
+        assert self.is_free.wait(SOON)
         self.compiled_by.append(threading.current_thread().name)
 
         def run(*args: Any) -> Any:
@@ -96,8 +100,10 @@ def test_new_shapes_run_as_they_are_and_the_thread_that_paints_never_compiles(un
     blocks = CompiledBlocks(unet, backend=backend)
     for asked, wanted in zip(asks, expected, strict=True):
         backend.run_by.clear()
+        backend.is_free.clear()
         assert torch.equal(answer(unet, asked), wanted)
         assert me not in backend.run_by
+        backend.is_free.set()
         assert blocks.settle(SOON)
     graphs = len(backend.compiled_by)
     assert set(backend.compiled_by) == {"compiler"}
