@@ -108,8 +108,13 @@ class Dispatcher:
         """
         if self.is_draining:
             raise ShuttingDown
-        if self._waiting.count(owner) >= self._settings.max_waiting:
-            raise QueueFull(self._settings.max_waiting)
+        facts = self._settings
+        for count, most in (
+            (self.waiting(owner), facts.max_waiting),
+            (self.waiting(), facts.max_waiting_of_all),
+        ):
+            if count >= most:
+                raise QueueFull(most)
 
     # What faces ask for
 

@@ -15,7 +15,7 @@ from engine import EngineError
 
 
 class QueueFull(EngineError):
-    """As many jobs of an owner wait as may wait, or as the caller wants before his."""
+    """As many jobs wait, of an owner or of all, as may wait, or as the caller wants before theirs."""
 
     kind = "queue_full"
 

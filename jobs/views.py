@@ -25,6 +25,8 @@ class JobSettings:
     """Any SQLAlchemy URL; None is a SQLite file in `data_dir`."""
     max_waiting: int = 100
     """How many jobs of one owner may wait; those that run do not count."""
+    max_waiting_of_all: int = 5000
+    """The same of all owners together: strangers on a Space can be as many as they like."""
     min_free_bytes: int = 256 * 2**20
     """Free bytes on a disk below which the server says that it is not ready."""
     drain_s: float = 30.0

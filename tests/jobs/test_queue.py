@@ -144,6 +144,16 @@ def test_more_jobs_than_may_wait_are_refused(studio):
     jobs.submit(toy_plan())
 
 
+def test_many_owners_together_have_a_limit_too(studio):
+    jobs = studio.open(slots=1, gated=True, max_waiting=3, max_waiting_of_all=4)
+    running = jobs.submit(toy_plan())
+    until(lambda: state(jobs, running) == "running")
+    for number in range(4):
+        jobs.submit(toy_plan(), owner=f"stranger {number}")
+    with pytest.raises(QueueFull, match=r"^queue: expected fewer than 4 waiting jobs"):
+        jobs.submit(toy_plan(), owner="one more")
+
+
 def test_a_waiting_job_can_be_cancelled(studio):
     jobs = studio.open(slots=1, gated=True)
     first, second = jobs.submit(toy_plan()), jobs.submit(toy_plan())
