@@ -33,3 +33,20 @@ def chromium_path() -> str:
         reason = "needs Chromium: set CHROMIUM to its path, or install it"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     return path
+
+
+SLOW = (
+    *("api", "clients", "space", "test_app.py", "test_endurance.py", "test_heap.py"),
+    *("test_stopping.py", "jobs/test_job_kills.py", "jobs/test_job_machine.py"),
+    *("jobs/test_job_process.py", "jobs/test_ray_workers.py", "engine/models/test_files.py"),
+)
+"""Folders and files of tests that start servers, processes or clients."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what has no place in the fast ring."""
+    folder = Path(__file__).parent
+    slow = [folder / name for name in SLOW]
+    for item in items:
+        if any(item.path.is_relative_to(place) for place in slow):
+            item.add_marker(pytest.mark.slow)
