@@ -189,9 +189,8 @@ class ImageAttention:
             return alone
         told = self.here(ip_hidden_states, hidden_states)
         assert encoder_hidden_states is not None
-        query = attn.to_q(
-            hidden_states
-        )  # first, as in the library: streamed layers come in one order
+        # The query first, as in the library: streamed layers come in one order.
+        query = attn.to_q(hidden_states)
         text = told.text or project_text(attn, encoder_hidden_states)
         together = _attend_jointly if told.formula == "joint" else _attend_separately
         attended: Tensor = attn.to_out[0](together(query, text, told.images, told.mask, attn.heads))

@@ -2,12 +2,11 @@
 
 import base64
 import hashlib
-import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+
+from tests.space.json_server import JsonHandler, served
 
 CLIENT, SECRET = "client-id", "client-secret"
 
@@ -34,21 +33,21 @@ class Provider:
 def fake_provider() -> Iterator[Provider]:
     provider = Provider()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(JsonHandler):
+        def do_GET(self) -> None:  # noqa: N802  (the library names it so)
             if self.path == "/.well-known/openid-configuration":
                 names = {"authorization": "authorize", "token": "token", "userinfo": "userinfo"}
                 places = {
                     f"{key}_endpoint": f"{provider.address}/oauth/{it}" for key, it in names.items()
                 }
-                self._answer(200, places)
+                self.answer(200, places)
             elif self.path == "/oauth/userinfo":
                 account = self.headers["Authorization"].removeprefix("Bearer token-of-")
-                self._answer(200, {"sub": "1", "preferred_username": account})
+                self.answer(200, {"sub": "1", "preferred_username": account})
             else:
-                self._answer(404, {})
+                self.answer(404, {})
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802  (the library names it so)
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             given = {name: values[0] for name, values in parse_qs(body).items()}
             known = base64.b64decode(self.headers["Authorization"].removeprefix("Basic ")).decode()
@@ -56,25 +55,9 @@ def fake_provider() -> Iterator[Provider]:
             digest = hashlib.sha256(given["code_verifier"].encode()).digest()
             challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
             if known == f"{CLIENT}:{SECRET}" and asked.get("code_challenge") == challenge:
-                self._answer(200, {"access_token": f"token-of-{account}"})
+                self.answer(200, {"access_token": f"token-of-{account}"})
             else:
-                self._answer(400, {"error": "invalid_grant"})
+                self.answer(400, {"error": "invalid_grant"})
 
-        def _answer(self, status: int, body: dict[str, str]) -> None:
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        provider.address = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
+    with served(Handler) as provider.address:
         yield provider
-        server.shutdown()
-        thread.join()
