@@ -10,7 +10,8 @@ from typing import cast
 from engine import InvalidRequest
 from jobs.children import Child
 from jobs.own_folders import own_folder
-from jobs.protocol import Command, EngineSpec, Message, Quit, Unable, WorkerGone
+from jobs.process_worker import ProcessWorker
+from jobs.protocol import EngineSpec, Message, Quit, Unable, WorkerGone
 from jobs.ray_orders import Count, Hold, Order, Paint
 
 CHILD = "jobs.ray_child"
@@ -99,13 +100,12 @@ class RayCluster:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class RayWorker:
-    """An actor of a cluster that paints."""
+class RayWorker(ProcessWorker):
+    """An actor of a cluster that paints; the child process passes on what either side says."""
 
     def __init__(self, cluster: RayCluster, spec: EngineSpec) -> None:
+        super().__init__(spec)
         self._cluster = cluster
-        self._spec = spec
-        self._child: Child | None = None
         self._is_killed = False
 
     def start(self) -> None:
@@ -116,41 +116,22 @@ class RayWorker:
         """
         self._child = self._cluster.child(Paint(self._cluster.address(), self._spec))
 
-    def send(self, command: Command) -> None:
-        """Give the actor a command."""
-        if self._child is not None:
-            self._child.send(command)
-
     def receive(self, timeout: float) -> Message | None:
         """Wait for the next message of the actor.
 
         Raises:
             WorkerGone: nothing will come any more.
         """
-        assert self._child is not None
         try:
-            message: Message | None = self._child.receive(timeout)
-        except EOFError as error:
-            how = f"lost the cluster: what speaks to it {self._child.end()}"
-            raise WorkerGone(how, is_blameless=not self._is_killed) from error
-        return message
-
-    def alive(self) -> bool:
-        """Whether messages may still come."""
-        return self._child is not None and self._child.alive()
+            return super().receive(timeout)
+        except WorkerGone as gone:
+            how = f"lost the cluster: what speaks to it {gone}"
+            raise WorkerGone(how, is_blameless=not self._is_killed) from gone
 
     def kill(self) -> None:
         """End the actor at once, and what speaks to it."""
         self._is_killed = True
-        if self._child is not None:
-            self._child.kill()
-
-    def stop(self, timeout: float) -> None:
-        """Ask the actor to leave, wait, and end it by force when it does not."""
-        if self._child is not None:
-            self._child.send(Quit())
-            self._child.end(timeout)
-            self._child.close()
+        super().kill()
 
 
 def answer(child: Child) -> object:
